@@ -1,0 +1,51 @@
+"""spikeflow: trains convolutional spiking neural networks with NumPy and Numba.
+
+Every backward pass is derived by hand, next to its forward pass, and checked against finite differences. Names are imported at
+their first use, so that ``import spikeflow`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from . import datasets, losses, metrics, optim, surrogate
+    from .checkpoint import load
+    from .finite_differences import gradcheck
+    from .layers import Conv2d, Flatten, Leaky, Linear, MaxPool2d, Parameter
+    from .network import Sequential
+    from .parallel import get_num_threads, set_num_threads
+
+_MODULES = ("datasets", "losses", "metrics", "optim", "surrogate")
+_NAMES = {
+    "Conv2d": "layers",
+    "Flatten": "layers",
+    "Leaky": "layers",
+    "Linear": "layers",
+    "MaxPool2d": "layers",
+    "Parameter": "layers",
+    "Sequential": "network",
+    "get_num_threads": "parallel",
+    "gradcheck": "finite_differences",
+    "load": "checkpoint",
+    "set_num_threads": "parallel",
+}
+
+__all__ = ["__version__", *_MODULES, *_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,44 @@
+"""The tables of operations: one backend, one table, the same names and arguments in each.
+
+``reference`` is plain NumPy, for reading and for checking; ``cpu`` is Numba.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import SimpleNamespace
+
+__all__ = ["BACKENDS", "OPERATIONS", "load"]
+
+# Operation -> the folder under spikeflow.ops that defines it.
+OPERATIONS = {
+    "conv2d_pack": "conv2d",
+    "conv2d_forward": "conv2d",
+    "conv2d_backward": "conv2d",
+    "linear_pack": "linear",
+    "linear_forward": "linear",
+    "linear_backward": "linear",
+    "max_pool2d_forward": "pool2d",
+    "max_pool2d_backward": "pool2d",
+    "flatten_forward": "flatten",
+    "flatten_backward": "flatten",
+    "leaky_forward": "neurons.leaky",
+    "leaky_backward": "neurons.leaky",
+}
+
+# Backend -> the module of a folder, where it is not simply "<folder>.<backend>".
+BACKENDS = {
+    "reference": {},
+    "cpu": {"neurons.leaky": "neurons.cpu", "flatten": "flatten.reference"},
+}
+
+
+@functools.cache
+def load(name: str) -> SimpleNamespace:
+    """-> the operations of a backend as attributes. ValueError, with the known names, if there is none such."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    modules = {folder: BACKENDS[name].get(folder, f"{folder}.{name}") for folder in set(OPERATIONS.values())}
+    imported = {folder: importlib.import_module(f"spikeflow.ops.{module}") for folder, module in modules.items()}
+    return SimpleNamespace(**{op: getattr(imported[folder], op) for op, folder in OPERATIONS.items()})

@@ -1,0 +1,263 @@
+"""Finite differences against the hand-derived gradients of a whole network.
+
+Spikes have no derivative, so the check runs the network's smooth twin: the same layers in float64 with the surrogate's primitive
+in place of the step. The twin is differentiable where every discrete choice is held fixed, and the hand-derived backward is then
+its exact gradient. The analytic side is the network's own backend. The numeric side is the NumPy reference, which obeys the
+choices that the analytic run made: reset flags (detached) and pooling winners.
+
+A parameter's row compares gradient entries (half the largest, half drawn) and derivatives along drawn directions with central
+differences of fourth order,
+
+    f'(x) = (8 [f(x + h) - f(x - h)] - [f(x + 2h) - f(x - 2h)]) / (12 h) + O(h^4),
+
+and reports  |numeric - analytic| / |analytic|  in the Euclidean norm. Beside it stands the round-off floor, the relative error that
+the subtraction alone may cause, about  eps |L| sqrt(n) / (h |analytic|)  for n compared numbers. Where the floor is above the
+tolerance the row is undecidable: it never counts as passed.
+
+Differences are taken with two steps, h and h / 4, and the closer one counts, as long as its floor stays below the tolerance. The
+fast sigmoid's derivative has a kink at the threshold, and a pixel row of equal membranes may lie within h of it; a wrong gradient is
+wrong with either step.
+
+Far below the threshold all gradients drown in round-off, so the twin's weights are scaled, layer by layer, until its membranes
+reach the threshold (``rescale=False`` keeps them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import backends, random
+from .layers import Neuron
+from .losses import Loss
+from .network import Call, Run, Sequential
+
+__all__ = ["Report", "Row", "gradcheck"]
+
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter's comparison."""
+
+    name: str
+    compared: int  # entries and directions
+    norm: float  # of the whole analytic gradient
+    entries: float  # norm-relative error over the entries
+    directions: float  # the same over the directions
+    floor: float  # the larger of the two round-off floors
+    tolerance: float
+
+    @property
+    def verdict(self) -> str:
+        """"ok", "FAILED", or "undecidable" where round-off hides the answer."""
+        if not self.floor <= self.tolerance:
+            return "undecidable"
+        return "ok" if max(self.entries, self.directions) <= self.tolerance else "FAILED"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows of all parameters; ``passed`` only if every row is "ok"."""
+
+    rows: list[Row]
+    loss: float
+    scales: dict[str, float]  # factor put on the weights in front of each neuron layer, where it was not 1
+
+    @property
+    def passed(self) -> bool:
+        return all(row.verdict == "ok" for row in self.rows)
+
+    def __str__(self) -> str:
+        lines = [f"loss of the smooth twin {self.loss:.6f}"]
+        lines += [f"weights in front of layer {name} scaled by {factor:.4g}" for name, factor in self.scales.items()]
+        lines.append(f"{'parameter':<14}{'compared':>9}{'|gradient|':>12}{'entries':>11}{'directions':>12}{'floor':>11}  verdict")
+        for row in self.rows:
+            numbers = f"{row.norm:>12.3e}{row.entries:>11.1e}{row.directions:>12.1e}{row.floor:>11.1e}"
+            lines.append(f"{row.name:<14}{row.compared:>9}{numbers}  {row.verdict}")
+        return "\n".join(lines)
+
+
+def gradcheck(
+    net: Sequential,
+    images: np.ndarray,
+    labels: np.ndarray,
+    loss_fn: Loss | Callable,
+    num_steps: int | None = 5,
+    entries: int = 12,
+    directions: int = 3,
+    h: float = 1e-5,
+    tolerance: float = TOLERANCE,
+    rescale: bool = True,
+    seed: int = 0,
+) -> Report:
+    """Compare the network's gradients, the input's included, with central differences.
+
+    Parameters
+    ----------
+    net : Sequential
+        Its own parameters and gradients stay as they are; the check runs on a float64 copy with the same backend.
+    images, labels, num_steps
+        As for ``net.loss_and_grad``; images of any float dtype.
+    loss_fn : Loss, or callable ``f(spikes, membrane, labels) -> loss, dspikes, dmembrane``
+    entries, directions : int
+        How many numbers to compare for each parameter.
+    h : float
+        Step of the differences. Near 1e-5 both truncation and round-off stay below the tolerance.
+    tolerance : float
+        Largest norm-relative error of a row that is "ok".
+    rescale : bool
+        Scale the copy's weights until its membranes reach the threshold.
+    seed : int
+        Of the drawn entries and directions.
+
+    Returns
+    -------
+    Report
+    """
+    twin = Sequential.from_config({**net.config(), "dtype": "float64"}, backend=net.backend)
+    twin.load_state_dict({name: value.astype(np.float64) for name, value in net.state_dict().items()})
+    images = np.asarray(images).astype(np.float64)
+    scales = _reach_threshold(twin, images, num_steps) if rescale else {}
+
+    call = twin._call(images, num_steps, smooth=True)
+    loss, dspikes, dmembrane = _evaluate(loss_fn, *twin._forward(call), labels)
+    twin.zero_grad()
+    dimages = twin._backward(call, dspikes, dmembrane, input_grad=True)
+    numeric = _Reference(twin, call, loss_fn, labels)
+
+    rows = []
+    for position, layer in enumerate(twin.layers):
+        for parameter in layer.params.values():
+            rows.append((parameter.name, parameter.value, parameter.grad, position))
+    internal = call.x  # channel last; the same memory that the reference reads
+    gradient = np.moveaxis(dimages, -3, -1) if dimages.ndim >= 4 else dimages
+    rows.append(("input", internal, gradient.reshape(internal.shape), 0))
+    compare = _Comparison(numeric, loss, entries, directions, h, tolerance, seed)
+    return Report([compare(*row) for row in rows], loss, scales)
+
+
+class _Reference:
+    """The twin's loss as a function of its parameters, by the NumPy reference with the discrete choices held fixed."""
+
+    def __init__(self, twin: Sequential, call: Call, loss_fn, labels):
+        self.twin, self.call, self.loss_fn, self.labels = twin, call, loss_fn, labels
+        self.ops = backends.load("reference")
+        self.runs = [
+            Run(call.run.num_steps, True, {layer.name: layer.choices(k) for layer, k in zip(twin.layers, kept, strict=True)})
+            for kept in call.kept
+        ]
+        self.inputs: list[list[np.ndarray]] = [[] for _ in call.blocks]  # of each layer at the base point, by block
+        self.loss_from(0, remember=True)
+
+    def loss_from(self, position: int, remember: bool = False) -> float:
+        """The loss when only layers from ``position`` on have changed."""
+        outputs = []
+        for i, (block, run) in enumerate(zip(self.call.blocks, self.runs, strict=True)):
+            x = self.call.x[:, block] if position == 0 else self.inputs[i][position]
+            for layer in self.twin.layers[position:]:
+                if remember:
+                    self.inputs[i].append(x)
+                x, kept = layer.forward(self.ops, layer.prepare(self.ops, False), x, run)
+            membrane = kept.membrane[1:].reshape(x.shape)
+            outputs.append((x, membrane))
+        spikes, membrane = (np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True))
+        if spikes.ndim == 5:
+            spikes, membrane = np.moveaxis(spikes, -1, 2), np.moveaxis(membrane, -1, 2)
+        return _evaluate(self.loss_fn, spikes, membrane, self.labels)[0]
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    numeric: _Reference
+    loss: float
+    entries: int
+    directions: int
+    h: float
+    tolerance: float
+    seed: int
+
+    def __call__(self, name: str, value: np.ndarray, gradient: np.ndarray, position: int) -> Row:
+        """Compare ``gradient`` with differences of the loss around ``value``, which belongs to layer ``position``."""
+        flat = np.ascontiguousarray(gradient).reshape(-1)
+        chosen = self._choose(name, flat)
+        units = [np.bincount([index], minlength=flat.size).astype(np.float64) for index in chosen]
+        drawn = self._directions(name, flat.size)
+
+        def row(h):
+            (entries, floor), (directions, other) = (
+                self._error(value, flat, along, position, h) for along in (units, drawn)
+            )
+            compared, norm = len(units) + len(drawn), float(np.linalg.norm(flat))
+            return Row(name, compared, norm, entries, directions, max(floor, other), self.tolerance)
+
+        rows = [row(self.h), row(self.h / 4)]
+        decided = [r for r in rows if r.verdict != "undecidable"]
+        return min(decided, key=lambda r: max(r.entries, r.directions), default=rows[0])
+
+    def _error(self, value, flat, along, position, h) -> tuple[float, float]:
+        """-> norm-relative error of the derivatives along the given unit vectors, and its round-off floor."""
+        analytic = np.array([u @ flat for u in along])
+        numeric = np.array([self._derivative(value, u.reshape(value.shape), position, h) for u in along])
+        norm = np.linalg.norm(analytic)
+        if norm == 0:
+            return float(np.linalg.norm(numeric)), np.inf
+        floor = np.finfo(float).eps * abs(self.loss) * np.sqrt(len(along)) / (h * norm)
+        return float(np.linalg.norm(numeric - analytic) / norm), float(floor)
+
+    def _choose(self, name, flat) -> list[int]:
+        """Indices of half the largest entries and half drawn ones."""
+        largest = np.argsort(-abs(flat), kind="stable")[: (self.entries + 1) // 2]
+        drawn = random.permutation(flat.size, self.seed, f"gradcheck/{name}")
+        return list(dict.fromkeys([*largest.tolist(), *drawn.tolist()]))[: self.entries]
+
+    def _directions(self, name, size) -> list[np.ndarray]:
+        """Unit vectors with entries drawn uniformly from [-1, 1), then normalised."""
+        drawn = random.uniform((self.directions, size), -1, 1, self.seed, f"gradcheck/{name}/directions")
+        return list(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
+
+    def _derivative(self, value, direction, position, h) -> float:
+        base = value.copy()
+
+        def loss_at(steps):
+            value[...] = base + steps * h * direction
+            return self.numeric.loss_from(position)
+
+        try:
+            near, far = loss_at(1) - loss_at(-1), loss_at(2) - loss_at(-2)
+        finally:
+            value[...] = base
+        return (8 * near - far) / (12 * h)
+
+
+def _evaluate(loss_fn, spikes, membrane, labels) -> tuple[float, np.ndarray | None, np.ndarray | None]:
+    """-> loss, dspikes, dmembrane of either kind of loss."""
+    if not isinstance(loss_fn, Loss):
+        return loss_fn(spikes, membrane, labels)
+    if loss_fn.inputs == "spikes":
+        return (*loss_fn(spikes, labels), None)
+    loss, dmembrane = loss_fn(membrane, labels)
+    return loss, None, dmembrane
+
+
+def _reach_threshold(twin: Sequential, images, num_steps) -> dict[str, float]:
+    """Scale the weights in front of each neuron layer, first layer first, until its largest membranes pass the threshold."""
+    scales, before = {}, []
+    for position, layer in enumerate(twin.layers):
+        if not isinstance(layer, Neuron):
+            before += [layer.params[key] for key in ("weight", "bias") if key in layer.params]
+            continue
+        call = twin._call(images, num_steps, smooth=True)
+        twin._forward(call)
+        membranes = np.concatenate([kept[position].membrane.reshape(-1) for kept in call.kept])
+        reached = float(np.quantile(membranes, 0.95))
+        threshold = layer.current("threshold")
+        if before and 0 < reached < threshold:
+            scales[layer.name] = threshold / reached
+            for parameter in before:
+                parameter.value *= scales[layer.name]
+        before = []
+    return scales

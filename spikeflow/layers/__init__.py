@@ -1,0 +1,23 @@
+"""The layers of a network."""
+
+from __future__ import annotations
+
+from .base import Layer, Parameter
+from .neurons import Leaky, Neuron
+from .spatial import Conv2d, Flatten, Linear, MaxPool2d
+
+__all__ = ["Conv2d", "Flatten", "Layer", "Leaky", "Linear", "MaxPool2d", "Neuron", "Parameter", "from_config"]
+
+LAYERS = {layer.__name__: layer for layer in (Conv2d, Flatten, Leaky, Linear, MaxPool2d)}
+
+
+def from_config(config: dict) -> Layer:
+    """The layer that ``Layer.config`` described; ValueError, with the known names, if there is none such."""
+    options = dict(config)
+    name = options.pop("type", None)
+    if name not in LAYERS:
+        raise ValueError(f"unknown layer {name!r}; known are {', '.join(LAYERS)}")
+    try:
+        return LAYERS[name](**options)
+    except TypeError as error:
+        raise ValueError(f"layer {name}: {error}") from error

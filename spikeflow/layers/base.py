@@ -1,0 +1,115 @@
+"""What all layers share: parameters, descriptions, and the four methods that the network calls.
+
+A layer holds its options and its parameters, nothing else. Whatever a pass through the network needs lives in the arguments:
+``prepare`` returns what is worked out once a call (packed weights), ``forward`` returns what its ``backward`` will need.
+
+Inside the engine an activation is ``(T, B, H, W, C)`` or ``(T, B, F)``; T = 1 while the input is static and no neuron has been
+reached. ``output_shape`` speaks the public order ``(C, H, W)``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Layer", "Parameter", "positive_int"]
+
+
+class Parameter:
+    """A trainable array.
+
+    Attributes
+    ----------
+    name : str
+        As PyTorch would name it in a Sequential: ``"0.weight"``.
+    value, grad : numpy.ndarray
+        Same shape and dtype; ``grad`` accumulates until ``zero_grad``. Write values in place: ``p.value[...] = new``.
+    """
+
+    def __init__(self, name: str, value: np.ndarray):
+        self.name = name
+        self.value = value
+        self.grad = np.zeros_like(value)
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, shape={self.value.shape}, dtype={self.value.dtype})"
+
+
+class Layer:
+    """Base of all layers. A layer joins one network, which names it by its position and makes its parameters."""
+
+    input_rank: int | None = None  # axes of one input sample, where the layer insists on it
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.params: dict[str, Parameter] = {}
+
+    def initialize(self, name: str, dtype: np.dtype, seed: int) -> None:
+        """Join a network as its layer ``name``: make the parameters."""
+        if self.name:
+            raise ValueError(f"{self!r} already belongs to a network; make a layer for each place")
+        self.name = name
+        self.params = {
+            key: Parameter(f"{name}.{key}", value) for key, value in self.initial_values(dtype, seed).items()
+        }
+
+    def initial_values(self, dtype: np.dtype, seed: int) -> dict[str, np.ndarray]:
+        """-> {parameter's name within the layer: initial value}."""
+        return {}
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of one input sample -> shape of one output sample; ValueError if the layer cannot take it."""
+        raise NotImplementedError("a layer must define output_shape")
+
+    def prepare(self, ops: SimpleNamespace, input_grad: bool) -> Any:
+        """What one call of the network works out once for all blocks of samples."""
+        return None
+
+    def forward(self, ops, prepared, x, run) -> tuple[np.ndarray, Any]:
+        """x (T, B, ...) -> y (T, B, ...), and what ``backward`` needs."""
+        raise NotImplementedError("a layer must define forward")
+
+    def backward(self, ops, prepared, dy, kept, grads: dict[str, np.ndarray], input_grad: bool) -> np.ndarray | None:
+        """dy (T, B, ...) -> dx (T, B, ...), or None unless ``input_grad``; adds into ``grads``, {parameter's name: array}."""
+        raise NotImplementedError("a layer must define backward")
+
+    def choices(self, kept) -> dict[str, np.ndarray]:
+        """The discrete choices of a forward pass, from what it kept: arguments with which `reference` makes them again."""
+        return {}
+
+    def config(self) -> dict:
+        """The description from which ``layers.from_config`` makes an equal layer: its type and its options."""
+        options = {key: _plain(getattr(self, key)) for key in inspect.signature(type(self)).parameters}
+        return {"type": type(self).__name__, **options}
+
+    def refuse(self, expected: str, shape: tuple[int, ...]):
+        """-> the ValueError for an input that does not fit, naming this layer."""
+        return ValueError(f"layer {self.name} ({self!r}) expects {expected}, got an input of shape {shape} per sample")
+
+    def __repr__(self) -> str:
+        options = inspect.signature(type(self)).parameters.values()
+        shown = []
+        for option in options:
+            value = _plain(getattr(self, option.name))
+            if option.default is option.empty:
+                shown.append(f"{value}")
+            elif value != _plain(option.default):
+                shown.append(f"{option.name}={value}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _plain(value):
+    """An option as JSON can hold it."""
+    return value.config() if hasattr(value, "config") else value
+
+
+def positive_int(name: str, value, least: int = 1) -> int:
+    """-> value as an int; TypeError or ValueError, naming the argument, if it is not an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)

@@ -1,0 +1,488 @@
+"""Sequential: forward, backward, and the block pipeline.
+
+A batch is cut into blocks of BLOCK samples, whatever the number of threads. A block goes through all layers while its data is in
+cache: ``loss_and_grad`` takes it forward, through the loss, and back, and then forgets it. Block i adds its gradients to lane
+i mod LANES, a lane takes its blocks in order, and lanes are summed in order. So the same seed gives the same bits on any number
+of threads.
+
+Static prefix.  An input without a time axis enters as T = 1 and stays so until the first neuron: what lies before it is computed
+once a batch, forward and backward, not T times. The neuron sums its input gradient over time, which is all that takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from . import backends, parallel
+from .layers import Layer, Neuron, Parameter, from_config
+from .layers.base import positive_int
+from .losses import Loss, check_labels
+from .ops.simd import scratch
+
+__all__ = ["Sequential"]
+
+BLOCK = 4  # samples: a Tutorial-6 block of 50 steps takes about 10 MB, in the last-level cache for a few threads
+LANES = 16  # partial sums of the gradients, and tasks in flight: as many threads find work
+
+
+@dataclass
+class Run:
+    """One pass through the network, as its layers see it."""
+
+    num_steps: int
+    smooth: bool = False  # the surrogate's primitive in place of the step: the smooth twin
+    choices: dict[str, dict] = field(default_factory=dict)  # discrete choices to obey, by layer: only `reference` can
+
+    def frozen(self, layer: Layer) -> dict:
+        return self.choices.get(layer.name, {})
+
+
+@dataclass
+class Call:
+    """What one public call works out before its blocks start."""
+
+    x: np.ndarray  # (T or 1, B, H, W, C) or (T or 1, B, F)
+    static: bool
+    run: Run
+    ops: SimpleNamespace
+    prepared: list[Any]
+    features: tuple[int, ...]  # of the output: channel last
+    input_grads: list[bool]  # of each layer: is its input's gradient wanted?
+    kept: list[Any] | None = None  # of each block, of each layer: what forward kept for backward
+
+    @property
+    def batch(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def blocks(self) -> list[slice]:
+        return [slice(lo, min(lo + BLOCK, self.batch)) for lo in range(0, self.batch, BLOCK)]
+
+
+class Sequential:
+    """A chain of layers that ends with a neuron.
+
+    Parameters
+    ----------
+    *layers : Layer
+    seed : int
+        Key of the initial weights: the same seed gives the same bits everywhere.
+    backend : {"cpu", "reference"}
+        ``cpu`` runs Numba kernels on all threads, ``reference`` plain NumPy.
+    dtype : numpy.float32 or numpy.float64
+
+    Examples
+    --------
+    >>> import numpy as np, spikeflow as sf
+    >>> net = sf.Sequential(sf.Linear(4, 3), sf.Leaky(beta=0.5), seed=0)
+    >>> spikes, membrane = net.forward(np.ones((2, 4), np.float32), num_steps=5)
+    >>> spikes.shape
+    (5, 2, 3)
+    """
+
+    def __init__(self, *layers: Layer, seed: int = 0, backend: str = "cpu", dtype=np.float32):
+        for position, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layer {position} must be a spikeflow layer, got {layer!r}")
+        if not layers or not isinstance(layers[-1], Neuron):
+            last = repr(layers[-1]) if layers else "no layer at all"
+            raise ValueError(f"the last layer must be a neuron such as Leaky, got {last}")
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
+        self.seed = positive_int("seed", seed, least=0)
+        self.backend = backend
+        self._ops = backends.load(backend)
+        self.layers = layers
+        for position, layer in enumerate(layers):
+            layer.initialize(str(position), self.dtype, self.seed)
+        self._last: Call | None = None
+
+    # ---------------------------------------------------------------------------------------------- parameters
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters, in the layers' order; names as PyTorch would give them: ``"0.weight"``, ``"0.bias"``, ..."""
+        return [parameter for layer in self.layers for parameter in layer.params.values()]
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero; ``backward`` and ``loss_and_grad`` add to them."""
+        for parameter in self.parameters():
+            parameter.grad.fill(0)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """-> {name: copy of the value}, with PyTorch's names and layouts."""
+        return {parameter.name: parameter.value.copy() for parameter in self.parameters()}
+
+    def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> None:
+        """Set the parameters from {name: array}; nothing is changed unless everything fits.
+
+        Entries that snnTorch stores for a neuron (``beta``, ``threshold``, ``graded_spikes_factor``, ``reset_mechanism_val``)
+        are compared with the neuron's own options. ``strict=False`` lets names be missing or left over.
+
+        Raises
+        ------
+        ValueError
+            A missing or unknown name, another shape, a non-finite value, or a neuron with other constants.
+        """
+        known = {parameter.name: parameter for parameter in self.parameters()}
+        values = {name: np.asarray(value) for name, value in state.items()}
+        missing = sorted(set(known) - set(values))
+        unknown = [name for name in values if name not in known and not self._check_constant(name, values[name])]
+        if strict and (missing or unknown):
+            raise ValueError(f"state does not fit this network: missing {missing}, unknown {unknown}")
+        fitting = {name: value for name, value in values.items() if name in known}
+        for name, value in fitting.items():
+            if value.shape != known[name].value.shape:
+                raise ValueError(f"{name} must have shape {known[name].value.shape}, got {value.shape}")
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name} holds NaN or infinity")
+        for name, value in fitting.items():
+            known[name].value[...] = value
+
+    def _check_constant(self, name: str, value: np.ndarray) -> bool:
+        """Is it an entry that snnTorch keeps for one of our neurons? ValueError if its value is another than ours."""
+        position, _, key = name.partition(".")
+        neuron = next((layer for layer in self.layers if layer.name == position and isinstance(layer, Neuron)), None)
+        ours = neuron.snntorch_constants() if neuron else {}
+        if key not in ours:
+            return False
+        if not np.allclose(value, ours[key], rtol=1e-6, atol=0):
+            raise ValueError(f"{name} is {value}, but layer {position} ({neuron!r}) has {ours[key]}")
+        return True
+
+    # ---------------------------------------------------------------------------------------------- running
+
+    def forward(self, images: np.ndarray, num_steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Run the network and keep what ``backward`` needs.
+
+        Parameters
+        ----------
+        images : (B, C, H, W) or (B, F) with ``num_steps``, shown at every step; (T, B, ...) without: the first axis is time
+        num_steps : int, optional
+
+        Returns
+        -------
+        spikes, membrane : (T, B, ...)
+            Of the last layer.
+
+        Raises
+        ------
+        TypeError
+            Images of another dtype than the network's.
+        ValueError
+            A shape that does not fit (the layer is named), NaN or infinity in images or parameters, ``num_steps`` below 1.
+        """
+        call = self._call(images, num_steps)
+        outputs = self._forward(call)
+        self._last = call
+        return outputs
+
+    def backward(
+        self, dspikes: np.ndarray | None = None, dmembrane: np.ndarray | None = None, input_grad: bool = False
+    ) -> np.ndarray | None:
+        """Backpropagation through time of the latest ``forward``: adds dL/dparameter into every ``grad``.
+
+        Parameters
+        ----------
+        dspikes, dmembrane : (T, B, ...), at least one of them
+            dL/dspikes and dL/dmembrane of what ``forward`` returned.
+        input_grad : bool
+            Also return dL/dinput, of the input's shape.
+
+        Raises
+        ------
+        RuntimeError
+            No ``forward`` came before.
+        """
+        if self._last is None:
+            raise RuntimeError("backward needs a forward before it: call net.forward(...) first")
+        return self._backward(self._last, dspikes, dmembrane, input_grad)
+
+    def loss_and_grad(
+        self, images: np.ndarray, labels: np.ndarray, loss_fn: Loss | Callable, num_steps: int | None = None
+    ) -> tuple[float, np.ndarray]:
+        """Forward, loss and backward in one go, block by block: adds the gradients that the three would, in less memory.
+
+        Parameters
+        ----------
+        images, num_steps
+            As for ``forward``.
+        labels : (B,) integers
+        loss_fn : Loss, or callable
+            A loss of ``spikeflow.losses``, or any ``f(spikes, membrane, labels) -> loss, dspikes, dmembrane`` (either gradient
+            may be None). A plain callable sees the whole batch, so that all blocks wait for it and are kept meanwhile.
+
+        Returns
+        -------
+        loss : float
+        spikes : (T, B, ...)
+        """
+        if not isinstance(loss_fn, Loss):
+            spikes, membrane = self.forward(images, num_steps)
+            loss, dspikes, dmembrane = loss_fn(spikes, membrane, labels)
+            self.backward(dspikes, dmembrane)
+            self._last = None
+            return float(loss), spikes
+        call = self._call(images, num_steps)
+        labels = check_labels(labels, call.batch, loss_fn.classes(_channel_first_shape(call.features)))
+        normaliser = loss_fn.normaliser(labels)
+        outputs, losses = self._outputs(call), [0.0] * len(call.blocks)
+
+        def block_loss_and_grad(i, grads):
+            block = call.blocks[i]
+            with scratch():
+                spikes, kept = self._forward_block(call, block)
+                outputs[:, block] = spikes
+                read = spikes if loss_fn.inputs == "spikes" else _membrane(kept[-1])
+                losses[i], gradient = loss_fn.partial(read, labels[block], normaliser)
+                pair = (gradient, None) if loss_fn.inputs == "spikes" else (None, gradient)
+                self._backward_block(call, kept, *pair, grads, False)
+
+        self._over_lanes(call, block_loss_and_grad)
+        return sum(losses), _channel_first(outputs)
+
+    def predict(
+        self, images: np.ndarray, num_steps: int | None = None, batch_size: int = 256, counts: bool = False
+    ) -> np.ndarray:
+        """Run the network and keep nothing.
+
+        Parameters
+        ----------
+        images, num_steps
+            As for ``forward``.
+        batch_size : int
+            Samples converted and checked at a time; results do not depend on it.
+        counts : bool
+            Return the number of spikes over time instead of the spikes.
+
+        Returns
+        -------
+        (T, B, ...) spikes, or (B, ...) counts, of the network's dtype
+        """
+        batch_size = positive_int("batch_size", batch_size)
+        images = np.asarray(images)
+        axis = 1 if num_steps is None else 0
+        total = images.shape[axis] if images.ndim > axis else 0
+        parts = []
+        for lo in range(0, max(total, 1), batch_size):
+            part = images[lo : lo + batch_size] if axis == 0 else images[:, lo : lo + batch_size]
+            spikes = self._predict(part, num_steps)
+            parts.append(spikes.sum(0) if counts else spikes)
+        return np.concatenate(parts, axis=0 if counts else 1)
+
+    def record(self, images: np.ndarray, num_steps: int | None = None) -> dict[str, dict[str, np.ndarray]]:
+        """Run the network and return what every neuron did: ``{layer name: {"spikes": (T, B, ...), "membrane": (T, B, ...)}}``.
+
+        Arguments as for ``forward``; images are channel first, as everywhere outside the engine.
+        """
+        call = self._call(images, num_steps)
+        results = [None] * len(call.blocks)
+
+        def task(i):
+            results[i] = self._record_block(call, call.blocks[i])
+
+        parallel.run(task, len(call.blocks))
+        return {
+            name: {
+                key: _channel_first(np.concatenate([result[name][key] for result in results], axis=1))
+                for key in ("spikes", "membrane")
+            }
+            for name in results[0]
+        }
+
+    # ---------------------------------------------------------------------------------------------- description
+
+    def config(self) -> dict:
+        """The description from which ``from_config`` builds an equal network, weights aside."""
+        return {
+            "layers": [layer.config() for layer in self.layers],
+            "seed": self.seed,
+            "dtype": self.dtype.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, backend: str = "cpu") -> Sequential:
+        """Build the network that ``config`` described, with the initial weights of its seed."""
+        layers = [from_config(layer) for layer in config["layers"]]
+        return cls(*layers, seed=config["seed"], backend=backend, dtype=config["dtype"])
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write description and weights to an npz file, atomically; ``spikeflow.load`` reads it."""
+        from .checkpoint import save
+
+        save(path, self)
+
+    def __repr__(self) -> str:
+        lines = "".join(f"  ({layer.name}): {layer!r}\n" for layer in self.layers)
+        return f"Sequential(\n{lines})"
+
+    # ---------------------------------------------------------------------------------------------- one call
+
+    def _call(self, images, num_steps, smooth: bool = False) -> Call:
+        """Check the arguments of a public call and work out what its blocks share."""
+        static = num_steps is not None
+        x = self._check_images(images, static)
+        num_steps = positive_int("num_steps", num_steps) if static else x.shape[0]
+        shape = x.shape[1 if static else 2 :]
+        for layer in self.layers:
+            shape = layer.output_shape(shape)
+        for parameter in self.parameters():
+            if not np.isfinite(parameter.value).all():
+                raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
+        trains = [bool(layer.params) for layer in self.layers]
+        input_grads = [any(trains[:position]) for position in range(len(trains))]
+        prepared = [layer.prepare(self._ops, True) for layer in self.layers]
+        x = _channel_last(x[None] if static else x)
+        return Call(x, static, Run(num_steps, smooth), self._ops, prepared, _channel_last_shape(shape), input_grads)
+
+    def _forward(self, call: Call) -> tuple[np.ndarray, np.ndarray]:
+        """-> spikes, membrane (T, B, ...) of the last layer; ``call`` keeps what ``_backward`` needs."""
+        spikes, membrane = self._outputs(call), self._outputs(call)
+        call.kept = [None] * len(call.blocks)
+
+        def task(i):
+            block = call.blocks[i]
+            spikes[:, block], call.kept[i] = self._forward_block(call, block)
+            membrane[:, block] = _membrane(call.kept[i][-1])
+
+        parallel.run(task, len(call.blocks))
+        return _channel_first(spikes), _channel_first(membrane)
+
+    def _backward(self, call: Call, dspikes, dmembrane, input_grad: bool) -> np.ndarray | None:
+        """dspikes, dmembrane (T, B, ...) or None -> dL/dinput or None; adds into every parameter's gradient."""
+        if dspikes is None and dmembrane is None:
+            raise ValueError("backward needs dspikes, dmembrane, or both")
+        gradients = [self._output_gradient(call, *pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
+        dx = np.empty_like(call.x) if input_grad else None
+
+        def block_backward(i, grads):
+            block = call.blocks[i]
+            parts = [None if g is None else np.ascontiguousarray(g[:, block]) for g in gradients]
+            part = self._backward_block(call, call.kept[i], *parts, grads, input_grad)
+            if input_grad:
+                dx[:, block] = part
+
+        self._over_lanes(call, block_backward)
+        if not input_grad:
+            return None
+        return _channel_first(dx[0] if call.static else dx)
+
+    def _check_images(self, images, static: bool) -> np.ndarray:
+        images = np.asarray(images)
+        if images.dtype != self.dtype:
+            raise TypeError(
+                f"images are {images.dtype}, the network computes in {self.dtype}: "
+                f"pass images.astype(np.{self.dtype})" + (" / 255" if images.dtype == np.uint8 else "")
+            )
+        rank = self.layers[0].input_rank
+        least, axes = (1, "(B, ...)") if static else (2, "(T, B, ...)")
+        if rank is not None and images.ndim != least + rank:
+            sample = "(C, H, W)" if rank == 3 else "(F,)"
+            other = " (a sequence comes without num_steps)" if static and images.ndim == least + rank + 1 else ""
+            raise ValueError(
+                f"images must have {least + rank} axes, {axes} with samples of shape {sample}; got {images.shape}{other}"
+            )
+        if images.ndim <= least or 0 in images.shape:
+            raise ValueError(f"images must be {axes} and hold at least one sample, got shape {images.shape}")
+        if not np.isfinite(images).all():
+            raise ValueError("images hold NaN or infinity")
+        return images
+
+    def _outputs(self, call: Call) -> np.ndarray:
+        return np.empty((call.run.num_steps, call.batch, *call.features), self.dtype)
+
+    def _output_gradient(self, call: Call, name: str, gradient) -> np.ndarray | None:
+        """A gradient given from outside, checked, channel last."""
+        if gradient is None:
+            return None
+        gradient = np.asarray(gradient)
+        shape = (call.run.num_steps, call.batch, *_channel_first_shape(call.features))
+        if gradient.shape != shape:
+            raise ValueError(f"{name} must have the shape {shape} of what forward returned, got {gradient.shape}")
+        return _channel_last(gradient.astype(self.dtype, copy=False))
+
+    # ---------------------------------------------------------------------------------------------- one block
+
+    def _forward_block(self, call: Call, block: slice) -> tuple[np.ndarray, list]:
+        """-> the last layer's spikes (T, b, ...), and what each layer keeps."""
+        x, kept = np.ascontiguousarray(call.x[:, block]), []
+        for layer, prepared in zip(self.layers, call.prepared, strict=True):
+            x, keep = layer.forward(call.ops, prepared, x, call.run)
+            kept.append(keep)
+        return x, kept
+
+    def _backward_block(self, call: Call, kept, dspikes, dmembrane, grads, input_grad) -> np.ndarray | None:
+        """dspikes, dmembrane (T, b, ...) or None -> dL/dinput (T or 1, b, ...) or None; adds into ``grads``."""
+        dy, extra = dspikes, {"dmembrane": dmembrane}
+        for i in reversed(range(len(self.layers))):
+            wanted = input_grad or call.input_grads[i]
+            layer = self.layers[i]
+            if not wanted and not layer.params:
+                return None
+            dy = layer.backward(call.ops, call.prepared[i], dy, kept[i], grads[i], wanted, **extra)
+            extra = {}
+        return dy
+
+    def _over_lanes(self, call: Call, block_task: Callable) -> None:
+        """Run ``block_task(i, grads)`` for every block i, and add the lanes' sums to the parameters' gradients in order."""
+        count = min(LANES, len(call.blocks))
+
+        def lane(g):
+            grads = [{k: np.zeros_like(p.value) for k, p in layer.params.items()} for layer in self.layers]
+            for i in range(g, len(call.blocks), LANES):
+                block_task(i, grads)
+            return grads
+
+        for grads in parallel.run(lane, count):
+            for layer, sums in zip(self.layers, grads, strict=True):
+                for key, parameter in layer.params.items():
+                    parameter.grad += sums[key]
+
+    def _predict(self, images, num_steps) -> np.ndarray:
+        call = self._call(images, num_steps)
+        outputs = self._outputs(call)
+
+        def task(i):
+            with scratch():
+                outputs[:, call.blocks[i]] = self._forward_block(call, call.blocks[i])[0]
+
+        parallel.run(task, len(call.blocks))
+        return _channel_first(outputs)
+
+    def _record_block(self, call: Call, block: slice) -> dict[str, dict[str, np.ndarray]]:
+        x, record = np.ascontiguousarray(call.x[:, block]), {}
+        for layer, prepared in zip(self.layers, call.prepared, strict=True):
+            x, keep = layer.forward(call.ops, prepared, x, call.run)
+            if isinstance(layer, Neuron):
+                record[layer.name] = {"spikes": x, "membrane": _membrane(keep)}
+        return record
+
+
+def _membrane(kept) -> np.ndarray:
+    """What a neuron kept -> its membrane (T, b, ...)."""
+    rows = kept.membrane[1:]
+    return rows.reshape(len(rows), *kept.input_shape[1:])
+
+
+def _channel_last(x: np.ndarray) -> np.ndarray:
+    """(T, B, C, H, W) -> (T, B, H, W, C); rows stay as they are."""
+    return np.ascontiguousarray(np.moveaxis(x, 2, -1)) if x.ndim == 5 else x
+
+
+def _channel_first(x: np.ndarray) -> np.ndarray:
+    """(..., H, W, C) -> (..., C, H, W), for arrays of at least two leading axes or one; rows stay as they are."""
+    return np.ascontiguousarray(np.moveaxis(x, -1, -3)) if x.ndim >= 4 else x
+
+
+def _channel_last_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
+
+
+def _channel_first_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[-1], *shape[:-1]) if len(shape) == 3 else shape

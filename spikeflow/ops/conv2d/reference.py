@@ -1,0 +1,53 @@
+"""Convolution in NumPy: one matrix product for each of the K x K taps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def conv2d_pack(weight, input_grad=True):
+    """weight (O, C, K, K) -> itself: the reference computes with PyTorch's layout."""
+    return weight
+
+
+def conv2d_forward(x, weight, bias, stride, padding):
+    """x (N, H, W, C), weight (O, C, K, K), bias (O) or None -> y (N, H', W', O)."""
+    x = _pad(x, padding)
+    O, C, K, _ = weight.shape
+    height, width = (x.shape[1] - K) // stride + 1, (x.shape[2] - K) // stride + 1
+    y = np.zeros((len(x), height, width, O), x.dtype)
+    for k in range(K):
+        for l in range(K):  # noqa: E741
+            y += x[_tap(k, l, height, width, stride)] @ weight[:, :, k, l].T  # (1)
+    return y if bias is None else y + bias
+
+
+def conv2d_backward(dy, x, weight, stride, padding, dweight, dbias, input_grad):
+    """dy (N, H', W', O), x (N, H, W, C) -> dx (N, H, W, C) or None; adds into dweight and dbias."""
+    N, H, W, C = x.shape
+    x = _pad(x, padding)
+    O, C, K, _ = weight.shape
+    flat_dy = dy.reshape(-1, O)
+    if dbias is not None:
+        dbias += flat_dy.sum(0)  # (2)
+    dx = np.zeros_like(x) if input_grad else None
+    for k in range(K):
+        for l in range(K):  # noqa: E741
+            tap = _tap(k, l, dy.shape[1], dy.shape[2], stride)
+            dweight[:, :, k, l] += flat_dy.T @ x[tap].reshape(-1, C)  # (3)
+            if input_grad:
+                dx[tap] += dy @ weight[:, :, k, l]  # (4)
+    return dx[:, padding : padding + H, padding : padding + W] if input_grad else None
+
+
+def _pad(x, padding):
+    return np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+
+def _tap(k, l, height, width, stride):  # noqa: E741
+    """The index of x[i s + k, j s + l] for all i < height, j < width."""
+    return (
+        slice(None),
+        slice(k, k + (height - 1) * stride + 1, stride),
+        slice(l, l + (width - 1) * stride + 1, stride),
+    )

@@ -1,0 +1,22 @@
+"""Linear layer in NumPy."""
+
+from __future__ import annotations
+
+
+def linear_pack(weight, input_grad=True):
+    """weight (O, F) -> itself."""
+    return weight
+
+
+def linear_forward(x, weight, bias):
+    """x (N, F), weight (O, F), bias (O) or None -> y (N, O)."""
+    y = x @ weight.T  # (1)
+    return y if bias is None else y + bias
+
+
+def linear_backward(dy, x, weight, dweight, dbias, input_grad):
+    """dy (N, O), x (N, F) -> dx (N, F) or None; adds into dweight and dbias."""
+    if dbias is not None:
+        dbias += dy.sum(0)  # (2)
+    dweight += dy.T @ x  # (3)
+    return dy @ weight if input_grad else None  # (4)

@@ -1,0 +1,115 @@
+"""The loop over time of every neuron on the CPU, forward and backward, made for a neuron's scalar step by a factory.
+
+M neurons advance side by side. A slice of CHUNK of them goes through all time steps before the next slice starts, so that their
+state stays in the first-level cache; inside, the loop over neurons compares, multiplies and adds whole vectors. Multiplications
+and additions are rounded one by one, in PyTorch's order: a fused multiply-add would move membranes across the threshold.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from ..jit import inline, kernel
+from ..simd import empty, zeros
+from .leaky import scalar as leaky_scalar
+
+CHUNK = 512  # neurons; five float32 rows of them take 10 KB
+
+
+def leaky_forward(x, num_steps, beta, threshold, reset, surrogate, smooth=False):
+    """x (T or 1, M) -> spikes (T, M), membrane (T + 1, M) whose row t + 1 is m[t] and row 0 is m[-1] = 0.
+
+    One row of x is a constant current. ``smooth`` runs the surrogate's primitive in place of the step: the smooth twin.
+    """
+    M = x.shape[1]
+    membrane, spikes = empty((num_steps + 1, M), x.dtype), empty((num_steps, M), x.dtype)
+    membrane[0] = 0
+    params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
+    make_forward(reset, surrogate.name if smooth else None, surrogate.primitive)(x, *params, constants, membrane, spikes)
+    return spikes, membrane
+
+
+def leaky_backward(dspikes, dmembrane, membrane, input_steps, beta, threshold, reset, surrogate, dbeta, dthreshold):
+    """dspikes, dmembrane (T, M) or None, membrane (T + 1, M) -> dx (input_steps, M); adds into dbeta, dthreshold (1,) or None."""
+    dtype = membrane.dtype
+    none = np.empty((0, 0), dtype)
+    dx = zeros((input_steps, membrane.shape[1]), dtype)
+    params, constants = _numbers(dtype, beta, threshold), _numbers(dtype, *surrogate.constants)
+    learns = dbeta is not None or dthreshold is not None
+    loop = make_backward(reset, surrogate.name, surrogate.derivative, learns, dspikes is not None, dmembrane is not None)
+    dparams = np.zeros(2)
+    loop(
+        none if dspikes is None else dspikes,
+        none if dmembrane is None else dmembrane,
+        membrane, *params, constants, dx, dparams,
+    )  # fmt: skip
+    for gradient, total in zip((dbeta, dthreshold), dparams, strict=True):
+        if gradient is not None:
+            gradient += dtype.type(total)
+    return dx
+
+
+def _numbers(dtype, *values):
+    """Numbers of the arrays' own type: a Python float would be float64 inside a kernel."""
+    return tuple(dtype.type(value) for value in values)
+
+
+@functools.cache
+def make_forward(reset, smooth, primitive):
+    """-> the loop of (1) to (3); ``smooth`` names the surrogate whose primitive replaces H, or is None."""
+    step, primitive = inline(leaky_scalar.RESETS[reset][0]), inline(primitive)
+
+    @kernel(reset, smooth)
+    def leaky_forward_kernel(x, beta, threshold, constants, membrane, spikes):
+        """x (T or 1, M) -> membrane (T + 1, M) but its row 0, spikes (T, M)."""
+        T, M = spikes.shape
+        steps = x.shape[0]
+        for lo in range(0, M, CHUNK):
+            hi = min(lo + CHUNK, M)
+            for t in range(T):
+                current, s = x[min(t, steps - 1), lo:hi], spikes[t, lo:hi]
+                previous, m = membrane[t, lo:hi], membrane[t + 1, lo:hi]
+                for n in range(hi - lo):
+                    m[n] = step(previous[n], current[n], beta, threshold)  # (1), (2)
+                    if smooth is None:
+                        s[n] = m[n] > threshold  # (3)
+                    else:
+                        s[n] = primitive(m[n] - threshold, constants)
+
+    return leaky_forward_kernel
+
+
+@functools.cache
+def make_backward(reset, surrogate, derivative, learns, has_dspikes, has_dmembrane):
+    """-> the loop of (4) to (7); ``learns``: the parameters' gradients are wanted too."""
+    step_backward, derivative = inline(leaky_scalar.RESETS[reset][1]), inline(derivative)
+
+    @kernel(reset, surrogate, learns, has_dspikes, has_dmembrane)
+    def leaky_backward_kernel(dspikes, dmembrane, membrane, beta, threshold, constants, dx, dparams):
+        """dspikes, dmembrane (T, M) or empty, membrane (T + 1, M) -> adds into dx (T or 1, M) and dparams (2,) float64."""
+        T, M = membrane.shape[0] - 1, membrane.shape[1]
+        steps = dx.shape[0]
+        carry = np.empty(CHUNK, membrane.dtype)
+        for lo in range(0, M, CHUNK):
+            hi = min(lo + CHUNK, M)
+            carry[:] = 0  # g[T] = 0
+            for t in range(T - 1, -1, -1):
+                m, previous, dcurrent = membrane[t + 1, lo:hi], membrane[t, lo:hi], dx[min(t, steps - 1), lo:hi]
+                ds = dspikes[t, lo:hi] if has_dspikes else m
+                dm = dmembrane[t, lo:hi] if has_dmembrane else m
+                for n in range(hi - lo):
+                    through_spike = m[n] - m[n]
+                    if has_dspikes:
+                        through_spike = ds[n] * derivative(m[n] - threshold, constants)
+                    g = through_spike + carry[n]
+                    if has_dmembrane:
+                        g += dm[n]  # (4)
+                    dcurrent[n] += g  # (5)
+                    carry[n], dbeta, dthreshold = step_backward(g, previous[n], beta, threshold)
+                    if learns:
+                        dparams[0] += dbeta  # (6)
+                        dparams[1] += dthreshold - through_spike  # (7)
+
+    return leaky_backward_kernel

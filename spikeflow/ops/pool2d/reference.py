@@ -1,0 +1,31 @@
+"""Max-pooling in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def max_pool2d_forward(x, K, stride, winner=None):
+    """x (N, H, W, C) -> y (N, H', W', C), winner (N, H', W', C) uint8.
+
+    A given ``winner`` is obeyed instead of found: the pooling is then linear in x, as finite differences need it.
+    """
+    windows = _windows(x, K, stride)
+    if winner is None:
+        winner = windows.argmax(-1).astype(np.uint8)  # the first maximum; NaN counts as the largest
+    y = np.take_along_axis(windows, winner[..., None].astype(np.intp), -1)[..., 0]  # (1)
+    return y, winner
+
+
+def max_pool2d_backward(dy, winner, shape, K, stride):
+    """dy, winner (N, H', W', C) -> dx of ``shape`` (N, H, W, C)."""
+    dx = np.zeros(shape, dy.dtype)
+    n, i, j, c = np.indices(dy.shape)
+    np.add.at(dx, (n, i * stride + winner // K, j * stride + winner % K, c), dy)  # (2)
+    return dx
+
+
+def _windows(x, K, stride):
+    """x (N, H, W, C) -> (N, H', W', C, K K), a copy."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, (K, K), axis=(1, 2))[:, ::stride, ::stride]
+    return windows.reshape(*windows.shape[:4], K * K)

@@ -1,0 +1,65 @@
+"""The only place that knows about threads.
+
+Kernels are serial and release the GIL; a pool of plain Python threads runs them side by side, each on its own samples. What a
+task computes never depends on how many threads there are, so neither does a result. The pool is made at its first use, and
+again in a forked child, where the parent's threads do not exist.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["get_num_threads", "run", "set_num_threads"]
+
+
+def _available() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_num_threads = _available()
+_pool: ThreadPoolExecutor | None = None
+_lock = threading.Lock()
+
+
+def set_num_threads(number: int) -> None:
+    """Use ``number`` threads from now on, by default as many as this process may use cores. Results do not depend on it."""
+    global _num_threads, _pool
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"number of threads must be an integer of at least 1, got {number!r}")
+    with _lock:
+        if number != _num_threads and _pool is not None:
+            _pool.shutdown()
+            _pool = None
+        _num_threads = number
+
+
+def get_num_threads() -> int:
+    """The number of threads in use."""
+    return _num_threads
+
+
+def run(task: Callable[[int], object], count: int) -> list:
+    """-> [task(0), ..., task(count - 1)], computed on the pool in any order; the first exception, if any, is raised."""
+    if _num_threads == 1 or count <= 1:
+        return [task(i) for i in range(count)]
+    return list(_executor().map(task, range(count)))
+
+
+def _executor() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(_num_threads, thread_name_prefix="spikeflow")
+        return _pool
+
+
+def _after_fork() -> None:
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
