@@ -34,7 +34,25 @@ _NAMES = {
     "set_num_threads": "parallel",
 }
 
-__all__ = ["__version__", *_MODULES, *_NAMES]
+__all__ = [
+    "Conv2d",
+    "Flatten",
+    "Leaky",
+    "Linear",
+    "MaxPool2d",
+    "Parameter",
+    "Sequential",
+    "__version__",
+    "datasets",
+    "get_num_threads",
+    "gradcheck",
+    "load",
+    "losses",
+    "metrics",
+    "optim",
+    "set_num_threads",
+    "surrogate",
+]
 
 
 def __getattr__(name: str) -> Any:

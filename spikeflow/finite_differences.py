@@ -10,13 +10,13 @@ differences of fourth order,
 
     f'(x) = (8 [f(x + h) - f(x - h)] - [f(x + 2h) - f(x - 2h)]) / (12 h) + O(h^4),
 
-and reports  |numeric - analytic| / |analytic|  in the Euclidean norm. Beside it stands the round-off floor, the relative error that
-the subtraction alone may cause, about  eps |L| sqrt(n) / (h |analytic|)  for n compared numbers. Where the floor is above the
+and reports  |numeric - analytic| / |analytic|  in the Euclidean norm. Beside it stands the round-off floor, the relative error
+that the subtraction alone may cause, about  eps |L| sqrt(n) / (h |analytic|)  for n compared numbers. Where the floor is above the
 tolerance the row is undecidable: it never counts as passed.
 
 Differences are taken with two steps, h and h / 4, and the closer one counts, as long as its floor stays below the tolerance. The
-fast sigmoid's derivative has a kink at the threshold, and a pixel row of equal membranes may lie within h of it; a wrong gradient is
-wrong with either step.
+fast sigmoid's derivative has a kink at the threshold, and a whole area of equal membranes may lie within h of it; a wrong
+gradient is wrong with either step.
 
 Far below the threshold all gradients drown in round-off, so the twin's weights are scaled, layer by layer, until its membranes
 reach the threshold (``rescale=False`` keeps them).
@@ -53,7 +53,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """"ok", "FAILED", or "undecidable" where round-off hides the answer."""
+        """ "ok", "FAILED", or "undecidable" where round-off hides the answer."""
         if not self.floor <= self.tolerance:
             return "undecidable"
         return "ok" if max(self.entries, self.directions) <= self.tolerance else "FAILED"
@@ -188,9 +188,7 @@ class _Comparison:
         drawn = self._directions(name, flat.size)
 
         def row(h):
-            (entries, floor), (directions, other) = (
-                self._error(value, flat, along, position, h) for along in (units, drawn)
-            )
+            (entries, floor), (directions, other) = (self._error(value, flat, along, position, h) for along in (units, drawn))
             compared, norm = len(units) + len(drawn), float(np.linalg.norm(flat))
             return Row(name, compared, norm, entries, directions, max(floor, other), self.tolerance)
 

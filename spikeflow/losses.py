@@ -1,8 +1,8 @@
 """Losses of a recorded output and the labels, with their gradients.
 
-A loss declares whether it reads the output neurons' ``"spikes"`` or ``"membrane"``, computes in float64, and returns dL/drecord in
-the record's dtype. ``partial`` is its share over some of the samples, given the normaliser of the whole batch, so that shares over
-the blocks of a batch add up to the loss of the batch.
+A loss declares whether it reads the output neurons' ``"spikes"`` or ``"membrane"``, computes in float64, and returns dL/drecord
+in the record's dtype. ``partial`` is its share over some of the samples, given the normaliser of the whole batch, so that shares
+over the blocks of a batch add up to the loss of the batch.
 
 C classes, y a sample's label, z a row of logits; every cross-entropy is  CE(z, y) = log sum_c exp(z_c - max z) - (z_y - max z),
 finite for any finite logits, with gradient softmax(z) - onehot(y).
@@ -45,7 +45,7 @@ class Loss:
         return f"{type(self).__name__}()"
 
 
-class ce_rate_loss(Loss):  # noqa: N801 - snnTorch's name
+class ce_rate_loss(Loss):
     """Cross-entropy of the spikes at each step, averaged over time and batch:  1/(T B) sum_{t, b} CE(spikes[t, b], y_b)."""
 
     def partial(self, record, labels, normaliser):
@@ -55,7 +55,7 @@ class ce_rate_loss(Loss):  # noqa: N801 - snnTorch's name
         return float(losses.sum() * scale), (gradient * scale).astype(record.dtype)
 
 
-class ce_count_loss(Loss):  # noqa: N801
+class ce_count_loss(Loss):
     """Cross-entropy of the spike counts, averaged over the batch:  1/B sum_b CE(sum_t spikes[t, b], y_b)."""
 
     def partial(self, record, labels, normaliser):
@@ -65,7 +65,7 @@ class ce_count_loss(Loss):  # noqa: N801
         return float(losses.sum() / normaliser), np.ascontiguousarray(every_step)
 
 
-class ce_membrane_loss(Loss):  # noqa: N801
+class ce_membrane_loss(Loss):
     """Cross-entropy of the membranes, summed over time and averaged over the batch:  1/B sum_{t, b} CE(membrane[t, b], y_b).
 
     The loss of snnTorch's Tutorial 5.

@@ -63,9 +63,9 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015), as ``torch.optim.Adam`` computes it.
 
-        m = m + (1 - b1) (g - m)
-        v = b2 v + (1 - b2) g^2
-        p = p - lr / (1 - b1^k)  m / (sqrt(v) / sqrt(1 - b2^k) + eps)         at step k = 1, 2, ...
+    m = m + (1 - b1) (g - m)
+    v = b2 v + (1 - b2) g^2
+    p = p - lr / (1 - b1^k)  m / (sqrt(v) / sqrt(1 - b2^k) + eps)         at step k = 1, 2, ...
     """
 
     def __init__(

@@ -52,9 +52,7 @@ class Layer:
         if self.name:
             raise ValueError(f"{self!r} already belongs to a network; make a layer for each place")
         self.name = name
-        self.params = {
-            key: Parameter(f"{name}.{key}", value) for key, value in self.initial_values(dtype, seed).items()
-        }
+        self.params = {key: Parameter(f"{name}.{key}", value) for key, value in self.initial_values(dtype, seed).items()}
 
     def initial_values(self, dtype: np.dtype, seed: int) -> dict[str, np.ndarray]:
         """-> {parameter's name within the layer: initial value}."""

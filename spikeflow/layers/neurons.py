@@ -97,9 +97,7 @@ class Leaky(Neuron):
 
     def forward(self, ops, prepared, x, run):
         T, shape = run.num_steps, x.shape[1:]
-        spikes, membrane = ops.leaky_forward(
-            x.reshape(len(x), -1), T, *prepared, smooth=run.smooth, **run.frozen(self)
-        )
+        spikes, membrane = ops.leaky_forward(x.reshape(len(x), -1), T, *prepared, smooth=run.smooth, **run.frozen(self))
         return spikes.reshape(T, *shape), Kept(membrane, x.shape)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):

@@ -66,9 +66,7 @@ class Conv2d(Layer):
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
         weight, _ = prepared
         gradients = grads["weight"], grads.get("bias")
-        dx = ops.conv2d_backward(
-            _merge(dy), _merge(kept), weight, self.stride, self.padding, *gradients, input_grad
-        )
+        dx = ops.conv2d_backward(_merge(dy), _merge(kept), weight, self.stride, self.padding, *gradients, input_grad)
         return _split(dx, kept) if input_grad else None
 
 

@@ -17,7 +17,7 @@ def conv2d_forward(x, weight, bias, stride, padding):
     height, width = (x.shape[1] - K) // stride + 1, (x.shape[2] - K) // stride + 1
     y = np.zeros((len(x), height, width, O), x.dtype)
     for k in range(K):
-        for l in range(K):  # noqa: E741
+        for l in range(K):
             y += x[_tap(k, l, height, width, stride)] @ weight[:, :, k, l].T  # (1)
     return y if bias is None else y + bias
 
@@ -32,7 +32,7 @@ def conv2d_backward(dy, x, weight, stride, padding, dweight, dbias, input_grad):
         dbias += flat_dy.sum(0)  # (2)
     dx = np.zeros_like(x) if input_grad else None
     for k in range(K):
-        for l in range(K):  # noqa: E741
+        for l in range(K):
             tap = _tap(k, l, dy.shape[1], dy.shape[2], stride)
             dweight[:, :, k, l] += flat_dy.T @ x[tap].reshape(-1, C)  # (3)
             if input_grad:
@@ -44,7 +44,7 @@ def _pad(x, padding):
     return np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
 
-def _tap(k, l, height, width, stride):  # noqa: E741
+def _tap(k, l, height, width, stride):
     """The index of x[i s + k, j s + l] for all i < height, j < width."""
     return (
         slice(None),

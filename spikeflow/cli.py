@@ -1,0 +1,128 @@
+"""The command line: ``spikeflow train | evaluate | gradcheck``.
+
+Heavy imports happen inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from ._version import __version__
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; -> exit status: 0, 1 (a check failed), 2 (bad input), 130 (interrupted)."""
+    arguments = _parser().parse_args(argv)
+    warnings.showwarning = _show_warning
+    try:
+        return arguments.command(arguments)
+    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+        print(f"spikeflow: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("spikeflow: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="spikeflow", description="Train convolutional spiking neural networks.")
+    parser.add_argument("--version", action="version", version=f"spikeflow {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    train = commands.add_parser("train", help="train a network on its data set and write a run folder")
+    train.set_defaults(command=_train)
+    train.add_argument("preset", help="what to train: csnn-mnist (snnTorch's Tutorial 6)")
+    train.add_argument("--epochs", type=int, help="passes over the training set")
+    train.add_argument("--batch-size", type=int, help="samples per step")
+    train.add_argument("--lr", type=float, help="learning rate")
+    train.add_argument("--num-steps", type=int, help="time steps that an image is shown")
+    train.add_argument("--max-iterations", type=int, help="stop after so many steps")
+    train.add_argument("--eval-every", type=int, default=50, help="steps between evaluations (default 50)")
+    train.add_argument("--seed", type=int, default=0, help="key of initial weights and shuffles (default 0)")
+    train.add_argument("--threads", type=int, help="threads to use (default: all cores); results do not depend on it")
+    train.add_argument("--backend", default="cpu", help="cpu (default) or reference")
+    train.add_argument("--data-dir", help="folder with the four MNIST IDX files, instead of the embedded ones")
+    train.add_argument("--out-dir", help="the run folder (default: runs/<preset>-<time>)")
+
+    evaluate = commands.add_parser("evaluate", help="test accuracy of a run's checkpoint")
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("run", type=Path, help="run folder, or a checkpoint file")
+    evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="which of a folder (default latest)")
+    evaluate.add_argument("--backend", default="cpu", help="cpu (default) or reference")
+    evaluate.add_argument("--threads", type=int, help="threads to use (default: all cores)")
+    evaluate.add_argument("--data-dir", help="folder with the MNIST IDX files, instead of the embedded ones")
+
+    gradcheck = commands.add_parser("gradcheck", help="compare a network's gradients with finite differences")
+    gradcheck.set_defaults(command=_gradcheck)
+    gradcheck.add_argument("preset", help="which network: csnn-mnist")
+    gradcheck.add_argument("--batch-size", type=int, default=4, help="samples (default 4)")
+    gradcheck.add_argument("--num-steps", type=int, default=5, help="time steps (default 5)")
+    gradcheck.add_argument("--entries", type=int, default=12, help="entries compared per parameter (default 12)")
+    gradcheck.add_argument("--directions", type=int, default=3, help="directions compared per parameter (default 3)")
+    gradcheck.add_argument("--seed", type=int, default=0, help="of weights, entries and directions (default 0)")
+    gradcheck.add_argument("--backend", default="cpu", help="whose gradients: cpu (default) or reference")
+    return parser
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from .training import Settings, train
+
+    options = {key: value for key, value in vars(arguments).items() if key != "command"}
+    return 130 if train(Settings(**options))["interrupted"] else 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from . import datasets, parallel, training
+    from .checkpoint import CheckpointError, load_with_info
+
+    if arguments.threads is not None:
+        parallel.set_num_threads(arguments.threads)
+    path = arguments.run
+    if path.is_dir():
+        path = path / f"checkpoint-{arguments.checkpoint}.npz"
+    net, info = load_with_info(path, backend=arguments.backend)
+    if "num_steps" not in info:
+        raise CheckpointError(f"{path} was not written by `spikeflow train`: it does not say how many steps to run")
+    images, labels = datasets.mnist("test", data_dir=arguments.data_dir)
+    accuracy = training.evaluate(net, images, labels, info["num_steps"])
+    correct = round(accuracy * len(labels))
+    print(f"{path}: test accuracy {100 * accuracy:.2f} % ({correct} of {len(labels)}), iteration {info['iteration']}")
+    return 0
+
+
+def _gradcheck(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from . import datasets, losses, presets
+    from .finite_differences import gradcheck
+    from .layers.base import positive_int
+    from .network import Sequential
+
+    preset = presets.find(arguments.preset)
+    net = Sequential(*preset.layers(), seed=arguments.seed, backend=arguments.backend)
+    images, labels = datasets.mnist("test")
+    count = positive_int("batch_size", arguments.batch_size)
+    report = gradcheck(
+        net, images[:count, None] / np.float64(255), labels[:count], getattr(losses, preset.loss)(),
+        num_steps=arguments.num_steps, entries=arguments.entries, directions=arguments.directions, seed=arguments.seed,
+    )  # fmt: skip
+    print(f"{arguments.preset}, backend {arguments.backend}: hand-derived gradients against finite differences")
+    print(report)
+    return 0 if report.passed else 1
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Warnings as one line for a person, without the place in our source."""
+    from tqdm import tqdm
+
+    tqdm.write(f"spikeflow: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

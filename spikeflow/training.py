@@ -1,0 +1,311 @@
+"""Training a preset: the loop, its guards, and the run folder.
+
+A run folder holds ``config.json`` (every setting, and versions), ``metrics.jsonl`` (one JSON object a line: a row for each step
+with ``iteration`` and ``train_loss``, a row for each evaluation with ``iteration``, ``epoch`` and ``test_accuracy`` in [0, 1]),
+``checkpoint-latest.npz``, ``checkpoint-best.npz`` (best on the test set, as the tutorials choose it: an optimistic number) and
+``training.png``. Results go to stdout, progress and warnings to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import platform
+import signal
+import sys
+import threading
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from . import checkpoint, datasets, losses, metrics, optim, parallel, presets
+from ._version import __version__
+from .layers.base import positive_int
+from .network import Sequential
+
+__all__ = ["NonFiniteError", "Settings", "evaluate", "train"]
+
+SILENT_ITERATIONS = 50  # training steps without an output spike before the warning
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss, gradient or parameter that is NaN or infinite."""
+
+
+@dataclass
+class Settings:
+    """What ``train`` is asked to do; None stands for the preset's own value."""
+
+    preset: str
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    num_steps: int | None = None
+    max_iterations: int | None = None
+    eval_every: int = 50
+    seed: int = 0
+    threads: int | None = None
+    backend: str = "cpu"
+    data_dir: str | None = None
+    out_dir: str | None = None
+
+    def resolved(self) -> Settings:
+        """-> a copy in which every setting has a value and is checked."""
+        preset = presets.find(self.preset)
+        values = {**asdict(self)}
+        for key in ("epochs", "batch_size", "lr", "num_steps"):
+            if values[key] is None:
+                values[key] = getattr(preset, key)
+        for key in ("epochs", "batch_size", "num_steps", "eval_every"):
+            values[key] = positive_int(key, values[key])
+        if values["max_iterations"] is not None:
+            values["max_iterations"] = positive_int("max_iterations", values["max_iterations"])
+        if values["threads"] is None:
+            values["threads"] = parallel.get_num_threads()
+        if values["out_dir"] is None:
+            values["out_dir"] = str(Path("runs") / f"{self.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
+        return Settings(**values)
+
+
+def train(settings: Settings) -> dict[str, Any]:
+    """Train a preset and write its run folder.
+
+    Returns
+    -------
+    dict
+        ``run`` (the folder), ``iteration``, ``test_accuracy``, ``interrupted``, and the rest of the printed summary.
+
+    Raises
+    ------
+    ValueError
+        An unknown preset or a setting out of range, or a run folder that already holds a run.
+    NonFiniteError
+        A loss, gradient or parameter is NaN or infinite; the last good checkpoint stays.
+    """
+    settings = settings.resolved()
+    parallel.set_num_threads(settings.threads)
+    preset = presets.find(settings.preset)
+    net = Sequential(*preset.layers(), seed=settings.seed, backend=settings.backend)
+    run = _Run(settings, net, preset)
+    try:
+        with _interruptible() as interrupted:
+            run.loop(interrupted)
+        return run.finish(interrupted())
+    finally:
+        run.close()
+
+
+def evaluate(net: Sequential, images: np.ndarray, labels: np.ndarray, num_steps: int, batch_size: int = 256) -> float:
+    """-> accuracy_rate of ``net`` over uint8 images (N, H, W); warns if not a single output spike was seen."""
+    correct = spikes = 0
+    for x, y in datasets.DataLoader(images, labels, batch_size=batch_size, shuffle=False, drop_last=False):
+        counts = net.predict(x, num_steps, batch_size=batch_size, counts=True)
+        correct += round(metrics.accuracy_rate(counts, y) * len(y))
+        spikes += int(counts.sum())
+    if spikes == 0:
+        warnings.warn("the output layer did not spike once in this evaluation", stacklevel=2)
+    return correct / len(labels)
+
+
+class _Run:
+    """One training run: the data, the network, its optimizer, and the folder they report to."""
+
+    def __init__(self, settings: Settings, net: Sequential, preset: presets.Preset):
+        self.settings, self.net = settings, net
+        self.test = datasets.mnist("test", data_dir=settings.data_dir)
+        self.loader = datasets.DataLoader(
+            *datasets.mnist("train", data_dir=settings.data_dir),
+            batch_size=settings.batch_size, shuffle=True, drop_last=True, seed=settings.seed,
+        )  # fmt: skip
+        self.loss_fn = getattr(losses, preset.loss)()
+        self.optimizer = optim.Adam(net.parameters(), lr=settings.lr, betas=(0.9, 0.999))
+        self.iteration = self.silent = 0
+        self.best = self.accuracy = -1.0
+        self.evaluated = -1  # iteration of the latest evaluation
+        self.seconds = 0.0  # in training steps alone
+        self.folder = _new_folder(settings)
+        self.rows = open(self.folder / "metrics.jsonl", "w", encoding="utf-8")
+
+    # -------------------------------------------------------------------------------------------- the loop
+
+    def loop(self, interrupted) -> None:
+        """All epochs, or until the limit of iterations, or until interrupted (between two steps)."""
+        total = self.settings.epochs * len(self.loader)
+        total = min(total, self.settings.max_iterations or total)
+        self._evaluate(0, trained=False)
+        with tqdm(total=total, unit="it", file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
+            for epoch, images, labels in itertools.islice(self._batches(), total):
+                if interrupted():
+                    return
+                loss = self._step(epoch, images, labels)
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                bar.update()
+                if (self.iteration % self.settings.eval_every == 0 or self.iteration == total) and not interrupted():
+                    self._evaluate(epoch)
+
+    def _batches(self):
+        """Every epoch's batches, in the order that (seed, epoch) gives."""
+        for epoch in range(self.settings.epochs):
+            self.loader.set_epoch(epoch)
+            for images, labels in self.loader:
+                yield epoch, images, labels
+
+    def _step(self, epoch: int, images, labels) -> float:
+        """One iteration: gradients, update, guards, and a row."""
+        begin = time.perf_counter()
+        self.iteration += 1
+        self.optimizer.zero_grad()
+        loss, spikes = self.net.loss_and_grad(images, labels, self.loss_fn, num_steps=self.settings.num_steps)
+        self._check_finite(loss, "grad")
+        self.optimizer.step()
+        self._check_finite(loss, "value")
+        self._watch_silence(spikes)
+        seconds = time.perf_counter() - begin
+        self.seconds += seconds
+        self._row(iteration=self.iteration, epoch=epoch, train_loss=loss, seconds=round(seconds, 6))
+        return loss
+
+    def _check_finite(self, loss: float, what: str) -> None:
+        """Raise on the first NaN or infinity; a network of NaNs emits no spikes and would look healthy."""
+        for parameter in self.net.parameters():
+            if not np.isfinite(getattr(parameter, what)).all():
+                position = parameter.name.split(".")[0]
+                kind = "gradient of" if what == "grad" else "updated"
+                raise NonFiniteError(
+                    f"iteration {self.iteration}: the {kind} {parameter.name} of layer {position} "
+                    f"({self.net.layers[int(position)]!r}) is not finite; the last good checkpoint is "
+                    f"{self.folder / 'checkpoint-latest.npz'}"
+                )
+        if not np.isfinite(loss):
+            last = self.net.layers[-1]
+            raise NonFiniteError(f"iteration {self.iteration}: the loss of layer {last.name} ({last!r}) is {loss}")
+
+    def _watch_silence(self, spikes) -> None:
+        self.silent = 0 if spikes.any() else self.silent + 1
+        if self.silent == SILENT_ITERATIONS:
+            warnings.warn(
+                f"iteration {self.iteration}: the output layer has not spiked in the last {SILENT_ITERATIONS} iterations; "
+                "no spike, no learning signal: try larger weights, a lower threshold or a higher beta",
+                stacklevel=2,
+            )
+
+    def _evaluate(self, epoch: int, trained: bool = True) -> None:
+        """Accuracy on the whole test set, a line, a row, and the checkpoints."""
+        with warnings.catch_warnings():
+            if not trained:
+                warnings.simplefilter("ignore")  # untrained, this network is silent
+            self.accuracy = evaluate(self.net, *self.test, self.settings.num_steps)
+        self.evaluated = self.iteration
+        tqdm.write(f"iteration {self.iteration:5d}  test accuracy {100 * self.accuracy:6.2f} %", file=sys.stdout)
+        sys.stdout.flush()
+        self._row(iteration=self.iteration, epoch=epoch, test_accuracy=self.accuracy)
+        self._save("latest")
+        if self.accuracy > self.best:
+            self.best = self.accuracy
+            self._save("best")
+
+    # -------------------------------------------------------------------------------------------- the run folder
+
+    def _save(self, which: str) -> None:
+        info = {
+            "preset": self.settings.preset,
+            "num_steps": self.settings.num_steps,
+            "iteration": self.iteration,
+            "test_accuracy": self.accuracy if self.evaluated == self.iteration else None,
+        }
+        checkpoint.save(self.folder / f"checkpoint-{which}.npz", self.net, info)
+
+    def _row(self, **values) -> None:
+        self.rows.write(json.dumps(values) + "\n")
+        self.rows.flush()
+
+    def finish(self, interrupted: bool) -> dict[str, Any]:
+        """Write what a finished or interrupted run leaves, and print its summary."""
+        from . import plotting
+
+        self._save("latest")
+        rows = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+        plotting.training_curves(rows).savefig(self.folder / "training.png", dpi=120)
+        if interrupted:
+            latest = self.folder / "checkpoint-latest.npz"
+            print(f"interrupted after iteration {self.iteration}: checkpoint in {latest}")
+        images_per_second = self.iteration * self.settings.batch_size / self.seconds if self.seconds else 0.0
+        summary = {
+            "run": str(self.folder),
+            "iteration": self.iteration,
+            "test_accuracy": self.accuracy,
+            "interrupted": interrupted,
+            "images_per_second": images_per_second,
+            "firing_rates": self._firing_rates(),
+            "peak_memory_mb": _peak_memory_mb(),
+        }
+        _print_summary(summary)
+        return summary
+
+    def _firing_rates(self, samples: int = 32) -> dict[str, float]:
+        """The share of (neuron, step) pairs with a spike, by layer, over a few test images."""
+        images = self.test[0][:samples, None].astype(np.float32) / np.float32(255)
+        record = self.net.record(images, self.settings.num_steps)
+        return {name: float(layer["spikes"].mean()) for name, layer in record.items()}
+
+    def close(self) -> None:
+        self.rows.close()
+
+
+def _new_folder(settings: Settings) -> Path:
+    """Make the run folder, with its config.json; ValueError if it already holds a run."""
+    folder = Path(settings.out_dir)
+    if (folder / "config.json").exists():
+        raise ValueError(f"out_dir {folder} already holds a run; choose another folder or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = {"spikeflow": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    config = json.dumps({**asdict(settings), "versions": versions}, indent=2)
+    (folder / "config.json").write_text(config + "\n", "utf-8")
+    return folder
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    rates = ", ".join(f"layer {name} {100 * rate:.1f} %" for name, rate in summary["firing_rates"].items())
+    print(f"test accuracy {100 * summary['test_accuracy']:.2f} % on the whole test set")
+    print(f"{summary['images_per_second']:.0f} images/s in training steps, peak memory {summary['peak_memory_mb']:.0f} MB")
+    print(f"firing rates: {rates}")
+    print(f"run folder: {summary['run']}")
+
+
+def _peak_memory_mb() -> float:
+    """Peak resident memory of this process; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """Yields a function that tells whether Ctrl-C was pressed: the loop ends between two steps, never within an update.
+
+    A second Ctrl-C raises KeyboardInterrupt at once. Outside the main thread signals cannot be caught, and nothing changes.
+    """
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def remember(number, frame):
+        signal.signal(signal.SIGINT, previous)
+        print("\ninterrupted: finishing this step (Ctrl-C again to stop at once)", file=sys.stderr)
+        pressed.set()
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
