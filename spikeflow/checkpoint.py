@@ -61,5 +61,6 @@ def load_with_info(path: str | os.PathLike, backend: str = "cpu") -> tuple[Seque
 
 
 def _read(path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
+    # Opened here and not by np.load, which leaves the file open when it fails.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -11,12 +11,12 @@ differences of fourth order,
     f'(x) = (8 [f(x + h) - f(x - h)] - [f(x + 2h) - f(x - 2h)]) / (12 h) + O(h^4),
 
 and reports  |numeric - analytic| / |analytic|  in the Euclidean norm. Beside it stands the round-off floor, the relative error
-that the subtraction alone may cause, about  eps |L| sqrt(n) / (h |analytic|)  for n compared numbers. Where the floor is above the
-tolerance the row is undecidable: it never counts as passed.
+that the subtraction alone may cause, about  eps |L| sqrt(n) / (h |analytic|)  for n compared numbers. Where the floor is above
+the tolerance the row is undecidable: it never counts as passed.
 
-Differences are taken with two steps, h and h / 4, and the closer one counts, as long as its floor stays below the tolerance. The
-fast sigmoid's derivative has a kink at the threshold, and a whole area of equal membranes may lie within h of it; a wrong
-gradient is wrong with either step.
+Differences are taken with the steps h, h / 4 and h / 16, until one agrees. The fast sigmoid's derivative has a kink at the
+threshold, and a whole area of equal membranes may lie within h of it, where differences are off by O(h); a wrong gradient is
+wrong with every step.
 
 Far below the threshold all gradients drown in round-off, so the twin's weights are scaled, layer by layer, until its membranes
 reach the threshold (``rescale=False`` keeps them).
@@ -192,8 +192,12 @@ class _Comparison:
             compared, norm = len(units) + len(drawn), float(np.linalg.norm(flat))
             return Row(name, compared, norm, entries, directions, max(floor, other), self.tolerance)
 
-        rows = [row(self.h), row(self.h / 4)]
-        decided = [r for r in rows if r.verdict != "undecidable"]
+        rows = []
+        for h in (self.h, self.h / 4, self.h / 16):
+            rows.append(row(h))
+            if rows[-1].verdict == "ok":
+                return rows[-1]
+        decided = [r for r in rows if r.verdict == "FAILED"]
         return min(decided, key=lambda r: max(r.entries, r.directions), default=rows[0])
 
     def _error(self, value, flat, along, position, h) -> tuple[float, float]:

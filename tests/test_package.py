@@ -1,0 +1,136 @@
+"""The package as its users meet it: imports, names, examples, the JIT cache."""
+
+import os
+import runpy
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import spikeflow as sf
+from spikeflow import backends
+from spikeflow.plotting import training_curves
+
+ROOT = Path(__file__).parent.parent
+STEP = """
+import sys, numpy as np, spikeflow as sf
+net = sf.Sequential(sf.Linear(3, 2), sf.Leaky(0.5), seed=1)
+x = np.linspace(0, 4, 6, dtype=np.float32).reshape(2, 3)
+loss, spikes = net.loss_and_grad(x, np.array([0, 1]), sf.losses.ce_rate_loss(), num_steps=3)
+print(repr(loss), [p.grad.tobytes().hex() for p in net.parameters()])
+"""
+
+
+def python(code, **environment):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment})
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_import_and_help_load_neither_numba_nor_matplotlib():
+    code = """
+import sys, spikeflow, spikeflow.cli
+spikeflow.__version__
+try: spikeflow.cli.main(["--help"])
+except SystemExit: pass
+print(sorted({"numba", "matplotlib", "scipy", "numba_cuda"} & set(sys.modules)))
+"""
+    assert python(code).splitlines()[-1] == "[]"
+
+
+def test_every_public_name_exists():
+    for name in sf.__all__:
+        assert getattr(sf, name) is not None
+    assert set(sf.__all__) <= set(dir(sf))
+    with pytest.raises(AttributeError, match="no attribute 'Lealy'"):
+        sf.Lealy  # noqa: B018
+
+
+def test_gradcheck_stays_a_function_whatever_is_imported_first():
+    assert python("import spikeflow.finite_differences, spikeflow as sf; print(callable(sf.gradcheck))") == "True\n"
+
+
+def test_backends_have_the_same_operations():
+    tables = [vars(backends.load(name)) for name in backends.BACKENDS]
+    assert all(set(table) == set(backends.OPERATIONS) for table in tables)
+    with pytest.raises(ValueError, match="backend must be one of reference, cpu, got 'cuda'"):
+        backends.load("cuda")
+
+
+def cache_files(folder):
+    return {path.name: path for path in folder.iterdir()} if folder.exists() else {}
+
+
+def test_a_second_process_finds_every_kernel_in_the_cache(tmp_path):
+    folder = tmp_path / "jit"
+    first = python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))
+    files = {name: path.stat().st_mtime_ns for name, path in cache_files(folder).items()}
+    assert files and python(STEP, SPIKEFLOW_CACHE_DIR=str(folder)) == first
+    assert {name: path.stat().st_mtime_ns for name, path in cache_files(folder).items()} == files
+
+
+def test_damaged_entries_are_compiled_again(tmp_path):
+    folder = tmp_path / "jit"
+    first = python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))
+    for i, path in enumerate(cache_files(folder).values()):
+        whole = path.read_bytes()
+        damaged = bytes([whole[-1] ^ 1])
+        path.write_bytes(whole[: len(whole) // 2] if i % 2 else whole[:-1] + damaged)
+    assert python(STEP, SPIKEFLOW_CACHE_DIR=str(folder)) == first
+    sound = cache_files(folder)
+    assert python(STEP, SPIKEFLOW_CACHE_DIR=str(folder)) == first and cache_files(folder).keys() == sound.keys()
+
+
+def test_a_cache_folder_that_cannot_be_made_costs_only_the_cache(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert python(STEP, SPIKEFLOW_CACHE_DIR=str(tmp_path / "file" / "jit"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_a_cache_folder_that_others_can_write_is_not_used(tmp_path):
+    folder = tmp_path / "jit"
+    folder.mkdir()
+    folder.chmod(0o777)
+    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))
+    assert not cache_files(folder)
+    folder.chmod(0o700)
+    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))
+    files = cache_files(folder)
+    assert files and all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files.values())
+
+
+def test_bounds_checks_are_part_of_the_cache_key(tmp_path):
+    folder = tmp_path / "jit"
+    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))
+    without = set(cache_files(folder))
+    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder), NUMBA_BOUNDSCHECK="1")
+    assert len(cache_files(folder)) == 2 * len(without)
+
+
+def test_the_step_runs_for_a_generic_processor(tmp_path):
+    assert python(STEP, SPIKEFLOW_CACHE_DIR=str(tmp_path / "jit"), NUMBA_CPU_NAME="generic").split()[0][:6] == python(STEP)[:6]
+
+
+def test_training_curves_need_no_evaluation_and_no_step():
+    for rows in ([], [{"iteration": 1, "train_loss": 2.0}], [{"iteration": 0, "epoch": 0, "test_accuracy": 0.5}]):
+        assert len(training_curves(rows).axes) == 2
+
+
+def test_bptt_by_hand_agrees_with_finite_differences(capsys):
+    runpy.run_path(str(ROOT / "examples" / "bptt_by_hand.py"))
+    lines = capsys.readouterr().out.splitlines()
+    rows = lines[lines.index(next(line for line in lines if line.startswith("gradient"))) + 1 :]
+    assert len(rows) == 10 and all(float(row.split()[-1]) < 1e-8 for row in rows)
+
+
+def test_train_mnist_csnn_learns(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_mnist_csnn.py", "30"])
+    images, labels = sf.datasets.mnist("test")
+    monkeypatch.setattr(
+        sf.datasets, "mnist", lambda split: (images[:500], labels[:500]) if split == "test" else (images[500:], labels[500:])
+    )
+    runpy.run_path(str(ROOT / "examples" / "train_mnist_csnn.py"))
+    final = capsys.readouterr().out.splitlines()[-1]
+    assert final.startswith("test accuracy") and float(final.split()[2]) > 50
