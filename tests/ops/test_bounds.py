@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import numpy as np
+
+from spikeflow import backends, surrogate
+
+ops, one = backends.load("cpu"), np.float32(1)
+images = lambda *shape: np.ones(shape, np.float32)
+
+for N, H, W, C, O, K, stride, padding in (
+    (1, 1, 1, 1, 1, 1, 1, 0), (3, 7, 5, 3, 5, 3, 2, 1), (2, 6, 9, 1, 13, 5, 3, 2), (1, 3, 14, 2, 79, 3, 1, 0),
+):
+    x, weight = images(N, H, W, C), images(O, C, K, K)
+    packed = ops.conv2d_pack(weight)
+    y = ops.conv2d_forward(x, packed, images(O), stride, padding)
+    ops.conv2d_backward(y, x, packed, stride, padding, np.zeros_like(weight), images(O), True)
+
+for N, F, O in ((1, 1, 1), (13, 7, 3), (25, 15, 79)):
+    x, weight = images(N, F), images(O, F)
+    packed = ops.linear_pack(weight)
+    ops.linear_backward(ops.linear_forward(x, packed, None), x, packed, np.zeros_like(weight), None, True)
+
+for shape in ((1, 3, 3, 1), (2, 5, 8, 17)):
+    y, winner = ops.max_pool2d_forward(images(*shape), 3, 2)
+    ops.max_pool2d_backward(y, winner, shape, 3, 2)
+
+neuron = 0.5, 1.0, "subtract", surrogate.atan()
+for steps, M in ((1, 1), (5, 511), (1, 1025)):
+    spikes, membrane = ops.leaky_forward(images(steps, M), 5, *neuron)
+    ops.leaky_backward(spikes, None, membrane, steps, *neuron, np.zeros(1), np.zeros(1))
+
+print("all inside")
+try:  # and a kernel that leaves its array is noticed
+    ops.max_pool2d_backward(y, winner, (2, 4, 7, 17), 3, 2)
+except IndexError:
+    print("noticed")
+"""
+
+
+def test_kernels_stay_inside_their_arrays(tmp_path):
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "SPIKEFLOW_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["all inside", "noticed"], done.stderr

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import spikeflow as sf
+from spikeflow import optim
+
+STEPS = 20
+OPTIMIZERS = {
+    "sgd": (optim.SGD, {"lr": 0.1}),
+    "momentum": (optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    "adam": (optim.Adam, {"lr": 1e-2}),
+    "adam-options": (optim.Adam, {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-3}),
+}
+# torch.optim 2.13, float64: parameter linspace(-1, 1, 5), gradient sin(i k + 1/2) (i + 1) / 3 at entry i, step k.
+TORCH = {
+    "sgd": [-1.3196170257361342, -0.5756482831000964, -0.05116998633423571, 0.5728260301057035, 1.136038575966143],
+    "momentum": [-2.9327545008750873, -0.8099786013855739, -0.07636744058834005, 0.7677832609670913, 1.6692581196481717],
+    "adam": [-1.1999999874850238, -0.5264714803266375, -0.008348011456709417, 0.5222084540298584, 1.018638520643734],
+    "adam-options": [-1.9937814237432807, -0.6030225278133036, -0.03985525307966131, 0.5942385743698329, 1.0766029627871703],
+}
+every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def make_parameter(dtype, name="0.weight"):
+    return sf.Parameter(name, np.linspace(-1, 1, 5).astype(dtype))
+
+
+def gradient(k: int) -> np.ndarray:
+    i = np.arange(5)
+    return np.sin(i * k + 0.5) * (i + 1) / 3
+
+
+def run(name, dtype, steps=STEPS) -> np.ndarray:
+    make, options = OPTIMIZERS[name]
+    parameter = make_parameter(dtype)
+    optimizer = make([parameter], **options)
+    for k in range(1, steps + 1):
+        parameter.grad[...] = gradient(k)
+        optimizer.step()
+    return parameter.value
+
+
+def by_formula(name) -> list[float]:
+    """The formulas of torch's documentation, one scalar after the other."""
+    make, options = OPTIMIZERS[name]
+    results = []
+    for entry in range(5):
+        p, velocity, m, v = -1 + 0.5 * entry, 0.0, 0.0, 0.0
+        for k in range(1, STEPS + 1):
+            g = float(gradient(k)[entry])
+            if make is optim.SGD:
+                velocity = options.get("momentum", 0.0) * velocity + g
+                p -= options["lr"] * velocity
+            else:
+                b1, b2 = options.get("betas", (0.9, 0.999))
+                m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+                p -= options["lr"] * (m / (1 - b1**k)) / (math.sqrt(v / (1 - b2**k)) + options.get("eps", 1e-8))
+        results.append(p)
+    return results
+
+
+@every_optimizer
+def test_twenty_steps_of_the_formulas(name):
+    np.testing.assert_allclose(run(name, np.float64), by_formula(name), rtol=1e-11)
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-11), (np.float32, 1e-4)])
+def test_twenty_steps_of_torch(name, dtype, rtol):
+    value = run(name, dtype)
+    assert value.dtype == dtype
+    np.testing.assert_allclose(value, TORCH[name], rtol=rtol)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+def test_the_first_step_goes_downhill_by_about_the_learning_rate(make):
+    parameter = sf.Parameter("p", np.zeros(2))
+    parameter.grad[...] = 1, -1
+    make([parameter], lr=0.25).step()
+    np.testing.assert_allclose(parameter.value, [-0.25, 0.25], rtol=1e-7)
+
+
+@every_optimizer
+def test_values_change_in_place_and_gradients_stay(name):
+    make, options = OPTIMIZERS[name]
+    parameter = make_parameter(np.float32)
+    value, grad = parameter.value, parameter.grad
+    grad[...] = gradient(1)
+    before = value.copy()
+    optimizer = make([parameter], **options)
+    optimizer.step()
+    assert parameter.value is value and parameter.grad is grad
+    assert (value != before).all()
+    np.testing.assert_array_equal(grad, gradient(1).astype(np.float32))
+    optimizer.zero_grad()
+    assert not grad.any()
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scalars_are_parameters_too(name, dtype):
+    make, options = OPTIMIZERS[name]
+    scalar, vector = sf.Parameter("s", np.array(0.5, dtype)), sf.Parameter("v", np.array([0.5], dtype))
+    optimizer = make([scalar, vector], **options)
+    for k in range(3):
+        scalar.grad[...] = vector.grad[...] = math.cos(k)
+        optimizer.step()
+    assert scalar.value.shape == () and scalar.value.dtype == dtype
+    np.testing.assert_allclose(scalar.value, vector.value[0], rtol=1e-6)
+
+
+def test_parameters_have_states_of_their_own():
+    together = [make_parameter(np.float64, "a"), make_parameter(np.float64, "b")]
+    optimizer = optim.Adam(together, lr=1e-2)
+    for k in range(1, STEPS + 1):
+        together[0].grad[...], together[1].grad[...] = gradient(k), -gradient(STEPS - k)
+        optimizer.step()
+    np.testing.assert_array_equal(together[0].value, run("adam", np.float64))
+
+
+@pytest.mark.xfail(reason="the state is kept by the parameter's name", strict=True)
+def test_parameters_of_two_networks_have_states_of_their_own():
+    pair = [make_parameter(np.float64), make_parameter(np.float64)]
+    optimizer = optim.Adam(pair, lr=1e-2)
+    for k in range(1, STEPS + 1):
+        pair[0].grad[...], pair[1].grad[...] = gradient(k), -gradient(STEPS - k)
+        optimizer.step()
+    np.testing.assert_array_equal(pair[0].value, run("adam", np.float64))
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+@pytest.mark.parametrize("lr", [-1e-3, math.nan, math.inf, "0.1", None])
+def test_bad_learning_rate(make, lr):
+    with pytest.raises(ValueError, match="^lr must be a number at least 0"):
+        make([make_parameter(np.float32)], lr=lr)
+
+
+@pytest.mark.parametrize(
+    "make, options, message",
+    [
+        (optim.SGD, {"momentum": -0.1}, "momentum must be"),
+        (optim.SGD, {"momentum": math.nan}, "momentum must be"),
+        (optim.Adam, {"betas": (1.0, 0.999)}, r"betas\[0\] must be a number in \[0, 1\)"),
+        (optim.Adam, {"betas": (0.9, -0.1)}, r"betas\[1\] must be a number in \[0, 1\)"),
+        (optim.Adam, {"eps": -1e-8}, "eps must be"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_bad_option(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make([make_parameter(np.float32)], **options)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+def test_nothing_to_optimize(make):
+    with pytest.raises(ValueError, match="parameters must hold at least one Parameter"):
+        make(sf.Sequential(sf.Leaky(0.5)).parameters())
+
+
+def test_update_must_be_defined():
+    with pytest.raises(NotImplementedError, match="an optimizer must define update"):
+        optim.Optimizer([make_parameter(np.float32)], 0.1).step()
