@@ -27,6 +27,14 @@ OPERATIONS = {
     "leaky_backward": "neurons.leaky",
 }
 
+# Entries of backends that know sparse or fused ways; their oracle is the plain operations composed.
+EVENTS = {
+    "conv2d_forward_events": "conv2d.events",
+    "conv2d_backward_events": "conv2d.events",
+    "conv2d_dx_routed": "conv2d.events",
+    "leaky_forward_words": "neurons.cpu",
+}
+
 # Backend -> the module of a folder, where it is not simply "<folder>.<backend>".
 BACKENDS = {
     "reference": {},
@@ -41,4 +49,7 @@ def load(name: str) -> SimpleNamespace:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
     modules = {folder: BACKENDS[name].get(folder, f"{folder}.{name}") for folder in set(OPERATIONS.values())}
     imported = {folder: importlib.import_module(f"spikeflow.ops.{module}") for folder, module in modules.items()}
-    return SimpleNamespace(**{op: getattr(imported[folder], op) for op, folder in OPERATIONS.items()})
+    table = {op: getattr(imported[folder], op) for op, folder in OPERATIONS.items()}
+    if name == "cpu":
+        table |= {op: getattr(importlib.import_module(f"spikeflow.ops.{module}"), op) for op, module in EVENTS.items()}
+    return SimpleNamespace(**table)

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from . import backends, parallel
-from .layers import Layer, Neuron, Parameter, from_config
-from .layers.base import positive_int
+from .layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, Neuron, Parameter, from_config
+from .layers.base import Plan, positive_int
 from .losses import Loss, check_labels
+from .ops.events import SpikeWords
 from .ops.simd import scratch
 
 __all__ = ["Sequential"]
@@ -76,6 +77,8 @@ class Sequential:
     backend : {"cpu", "reference"}
         ``cpu`` runs Numba kernels on all threads, ``reference`` plain NumPy.
     dtype : numpy.float32 or numpy.float64
+    events : bool
+        False computes with the zeros of spikes and pooled gradients too: an oracle, and a baseline for benchmarks.
 
     Examples
     --------
@@ -86,7 +89,7 @@ class Sequential:
     (5, 2, 3)
     """
 
-    def __init__(self, *layers: Layer, seed: int = 0, backend: str = "cpu", dtype=np.float32):
+    def __init__(self, *layers: Layer, seed: int = 0, backend: str = "cpu", dtype=np.float32, events: bool = True):
         for position, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layer {position} must be a spikeflow layer, got {layer!r}")
@@ -98,8 +101,12 @@ class Sequential:
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
         self.seed = positive_int("seed", seed, least=0)
         self.backend = backend
+        self.events = bool(events)
         self._ops = backends.load(backend)
         self.layers = layers
+        for position, layer in enumerate(layers):
+            if layer.name or any(layer is other for other in layers[:position]):
+                raise ValueError(f"layer {position} ({layer!r}) already belongs to a network; make a layer for each place")
         for position, layer in enumerate(layers):
             layer.initialize(str(position), self.dtype, self.seed)
         self._last: Call | None = None
@@ -131,7 +138,7 @@ class Sequential:
             A missing or unknown name, another shape, a non-finite value, or a neuron with other constants.
         """
         known = {parameter.name: parameter for parameter in self.parameters()}
-        values = {name: np.asarray(value) for name, value in state.items()}
+        values = {name: _real(name, value) for name, value in state.items()}
         missing = sorted(set(known) - set(values))
         unknown = [name for name in values if name not in known and not self._check_constant(name, values[name])]
         if strict and (missing or unknown):
@@ -140,8 +147,8 @@ class Sequential:
         for name, value in fitting.items():
             if value.shape != known[name].value.shape:
                 raise ValueError(f"{name} must have shape {known[name].value.shape}, got {value.shape}")
-            if not np.isfinite(value).all():
-                raise ValueError(f"{name} holds NaN or infinity")
+            if not (abs(value) <= np.finfo(self.dtype).max).all():
+                raise ValueError(f"{name} holds NaN, infinity, or numbers too large for {self.dtype}")
         for name, value in fitting.items():
             known[name].value[...] = value
 
@@ -241,6 +248,9 @@ class Sequential:
                 outputs[:, block] = spikes
                 read = spikes if loss_fn.inputs == "spikes" else _membrane(kept[-1])
                 losses[i], gradient = loss_fn.partial(read, labels[block], normaliser)
+                gradient = np.asarray(gradient, self.dtype)
+                if gradient.shape != read.shape:
+                    raise ValueError(f"{loss_fn!r} must return a gradient of shape {read.shape}, got {gradient.shape}")
                 pair = (gradient, None) if loss_fn.inputs == "spikes" else (None, gradient)
                 self._backward_block(call, kept, *pair, grads, False)
 
@@ -266,11 +276,10 @@ class Sequential:
         (T, B, ...) spikes, or (B, ...) counts, of the network's dtype
         """
         batch_size = positive_int("batch_size", batch_size)
-        images = np.asarray(images)
+        images = self._check_images(images, static=num_steps is not None)
         axis = 1 if num_steps is None else 0
-        total = images.shape[axis] if images.ndim > axis else 0
         parts = []
-        for lo in range(0, max(total, 1), batch_size):
+        for lo in range(0, images.shape[axis], batch_size):
             part = images[lo : lo + batch_size] if axis == 0 else images[:, lo : lo + batch_size]
             spikes = self._predict(part, num_steps)
             parts.append(spikes.sum(0) if counts else spikes)
@@ -330,16 +339,43 @@ class Sequential:
         x = self._check_images(images, static)
         num_steps = positive_int("num_steps", num_steps) if static else x.shape[0]
         shape = x.shape[1 if static else 2 :]
+        shapes = []
         for layer in self.layers:
+            shapes.append(shape)
             shape = layer.output_shape(shape)
         for parameter in self.parameters():
             if not np.isfinite(parameter.value).all():
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
         trains = [bool(layer.params) for layer in self.layers]
         input_grads = [any(trains[:position]) for position in range(len(trains))]
-        prepared = [layer.prepare(self._ops, True) for layer in self.layers]
-        x = _channel_last(x[None] if static else x)
+        plans = self._plans(shapes, smooth)
+        prepared = [layer.prepare(self._ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
+        # A copy: the caller may change the images before backward reads them.
+        x = np.array(_channel_last(x[None] if static else x), order="C")
         return Call(x, static, Run(num_steps, smooth), self._ops, prepared, _channel_last_shape(shape), input_grads)
+
+    def _plans(self, shapes, smooth: bool) -> list[Plan]:
+        """What each layer may leave out because of its neighbours; ``shapes`` (C, H, W) or (F,) of each layer's input.
+
+        Nothing in plain backends. Spikes travel as bits unless the twin replaces them by smooth numbers.
+        """
+        plans = [Plan() for _ in self.layers]
+        if not hasattr(self._ops, "conv2d_forward_events"):
+            return plans
+        for i, (layer, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
+            if isinstance(layer, Flatten) and isinstance(after, Linear) and len(shapes[i]) == 3:
+                plans[i].relabels, plans[i + 1].image = True, shapes[i]
+        if not self.events or smooth:
+            return plans
+        for i, (layer, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
+            if isinstance(layer, Neuron):
+                reader = self.layers[i + 2] if plans[i + 1].relabels else after
+                plans[i].packs = isinstance(reader, (Conv2d, Linear))
+            elif isinstance(layer, Conv2d) and isinstance(after, MaxPool2d) and after.stride >= after.kernel_size:
+                plans[i + 1].routes = True
+                if i and plans[i - 1].packs:
+                    plans[i].pool = after.kernel_size, after.stride
+        return plans
 
     def _forward(self, call: Call) -> tuple[np.ndarray, np.ndarray]:
         """-> spikes, membrane (T, B, ...) of the last layer; ``call`` keeps what ``_backward`` needs."""
@@ -371,7 +407,7 @@ class Sequential:
         self._over_lanes(call, block_backward)
         if not input_grad:
             return None
-        return _channel_first(dx[0] if call.static else dx)
+        return _channel_first(dx[0], leading=1) if call.static else _channel_first(dx)
 
     def _check_images(self, images, static: bool) -> np.ndarray:
         images = np.asarray(images)
@@ -385,6 +421,7 @@ class Sequential:
         if rank is not None and images.ndim != least + rank:
             sample = "(C, H, W)" if rank == 3 else "(F,)"
             other = " (a sequence comes without num_steps)" if static and images.ndim == least + rank + 1 else ""
+            other = " (images shown at every step need num_steps)" if not static and images.ndim == least + rank - 1 else other
             raise ValueError(
                 f"images must have {least + rank} axes, {axes} with samples of shape {sample}; got {images.shape}{other}"
             )
@@ -460,8 +497,17 @@ class Sequential:
         for layer, prepared in zip(self.layers, call.prepared, strict=True):
             x, keep = layer.forward(call.ops, prepared, x, call.run)
             if isinstance(layer, Neuron):
-                record[layer.name] = {"spikes": x, "membrane": _membrane(keep)}
+                spikes = x.dense(self.dtype) if isinstance(x, SpikeWords) else x
+                record[layer.name] = {"spikes": spikes, "membrane": _membrane(keep)}
         return record
+
+
+def _real(name: str, value) -> np.ndarray:
+    """-> value as an array of real numbers; ValueError if it is none."""
+    array = np.asarray(value)
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"{name} must be an array of real numbers, got {array.dtype}")
+    return array
 
 
 def _membrane(kept) -> np.ndarray:
@@ -471,13 +517,13 @@ def _membrane(kept) -> np.ndarray:
 
 
 def _channel_last(x: np.ndarray) -> np.ndarray:
-    """(T, B, C, H, W) -> (T, B, H, W, C); rows stay as they are."""
+    """(T, B, C, H, W) -> (T, B, H, W, C); samples that are no images stay as they are."""
     return np.ascontiguousarray(np.moveaxis(x, 2, -1)) if x.ndim == 5 else x
 
 
-def _channel_first(x: np.ndarray) -> np.ndarray:
-    """(..., H, W, C) -> (..., C, H, W), for arrays of at least two leading axes or one; rows stay as they are."""
-    return np.ascontiguousarray(np.moveaxis(x, -1, -3)) if x.ndim >= 4 else x
+def _channel_first(x: np.ndarray, leading: int = 2) -> np.ndarray:
+    """(T, B, H, W, C) -> (T, B, C, H, W); samples that are no images stay as they are."""
+    return np.ascontiguousarray(np.moveaxis(x, -1, -3)) if x.ndim == leading + 3 else x
 
 
 def _channel_last_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

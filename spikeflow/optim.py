@@ -1,6 +1,6 @@
-"""Optimizers, with PyTorch's formulas and the order of its operations.
+"""Optimizers, with PyTorch's formulas.
 
-Each keeps its state by the parameter's name; ``step`` changes ``value`` in place and leaves ``grad`` alone.
+``step`` changes ``value`` in place and leaves ``grad`` alone.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Optimizer:
             raise ValueError("parameters must hold at least one Parameter; got none")
         self.lr = _checked("lr", lr, 0, math.inf)
         self.steps = 0
-        self.state: dict[str, dict[str, np.ndarray]] = {p.name: {} for p in self.parameters}
+        self.state: list[dict[str, np.ndarray]] = [{} for _ in self.parameters]  # one for each parameter
 
     def step(self) -> None:
         """Update every parameter from its gradient."""
         self.steps += 1
-        for parameter in self.parameters:
-            self.update(parameter.value, parameter.grad, self.state[parameter.name])
+        for parameter, state in zip(self.parameters, self.state, strict=True):
+            self.update(parameter.value, parameter.grad, state)
 
     def update(self, value: np.ndarray, grad: np.ndarray, state: dict[str, np.ndarray]) -> None:
         """Change ``value`` in place by one step; ``state`` is this parameter's own."""
@@ -82,9 +82,9 @@ class Adam(Optimizer):
         mean, square = state["mean"], state["square"]
         mean += (1 - b1) * (grad - mean)
         square *= b2
-        square += (1 - b2) * (grad * grad)
+        square += (1 - b2) * grad * grad
         step_size = self.lr / (1 - b1**self.steps)
-        value -= step_size * (mean / (np.sqrt(square) / math.sqrt(1 - b2**self.steps) + self.eps))
+        value -= step_size * mean / (np.sqrt(square) / math.sqrt(1 - b2**self.steps) + self.eps)
 
 
 def _checked(name, value, least, below) -> float:

@@ -22,6 +22,7 @@ def _available() -> int:
 _num_threads = _available()
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
+_inside = threading.local()  # has ``task`` on the pool's threads
 
 
 def set_num_threads(number: int) -> None:
@@ -31,7 +32,7 @@ def set_num_threads(number: int) -> None:
         raise ValueError(f"number of threads must be an integer of at least 1, got {number!r}")
     with _lock:
         if number != _num_threads and _pool is not None:
-            _pool.shutdown()
+            _pool.shutdown(wait=False)
             _pool = None
         _num_threads = number
 
@@ -42,18 +43,22 @@ def get_num_threads() -> int:
 
 
 def run(task: Callable[[int], object], count: int) -> list:
-    """-> [task(0), ..., task(count - 1)], computed on the pool in any order; the first exception, if any, is raised."""
-    if _num_threads == 1 or count <= 1:
-        return [task(i) for i in range(count)]
-    return list(_executor().map(task, range(count)))
+    """-> [task(0), ..., task(count - 1)], computed on the pool in any order; the first exception, if any, is raised.
 
-
-def _executor() -> ThreadPoolExecutor:
+    A task that calls ``run`` itself computes its part alone: the pool's threads may all be waiting already.
+    """
     global _pool
+    if _num_threads == 1 or count <= 1 or getattr(_inside, "task", False):
+        return [task(i) for i in range(count)]
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(_num_threads, thread_name_prefix="spikeflow")
-        return _pool
+            _pool = ThreadPoolExecutor(_num_threads, thread_name_prefix="spikeflow", initializer=_mark)
+        results = _pool.map(task, range(count))  # handed over under the lock: the pool may be replaced afterwards
+    return list(results)
+
+
+def _mark() -> None:
+    _inside.task = True
 
 
 def _after_fork() -> None:

@@ -184,7 +184,6 @@ def test_no_state_survives_a_call(backend):
     assert_same_bits(net.forward(images, num_steps=5), first)
 
 
-@pytest.mark.xfail(reason="where no copy was needed, the cache is a view of the user's array", strict=True)
 @pytest.mark.parametrize("make, shape", [(csnn, (1, 8, 8)), (mlp, (6,))], ids=["csnn", "mlp"])
 def test_images_may_change_between_forward_and_backward(backend, make, shape):
     images, _ = draw(3, shape)
@@ -217,7 +216,6 @@ def test_arrays_of_any_memory_layout(backend):
     assert_same_bits(*results)
 
 
-@pytest.mark.xfail(reason="only samples (C, H, W) and (F,) are put into the engine's order and back", strict=True)
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 2, 2)], ids=str)
 def test_samples_of_any_rank_keep_their_order(backend, shape):
     images = draw(2, shape, np.float64)[0]
@@ -578,8 +576,8 @@ BAD_STATES = {
     "missing": ({"6.bias": None}, r"missing \['6\.bias'\]"),
     "shape": ({"6.weight": np.zeros((24, 3))}, r"6\.weight must have shape \(3, 24\), got \(24, 3\)"),
     "broadcastable-shape": ({"6.bias": np.zeros(1)}, r"6\.bias must have shape \(3,\), got \(1,\)"),
-    "nan": ({"6.bias": np.array([0, np.nan, 0])}, r"6\.bias holds NaN or infinity"),
-    "infinity": ({"6.bias": np.array([0, np.inf, 0])}, r"6\.bias holds NaN or infinity"),
+    "nan": ({"6.bias": np.array([0, np.nan, 0])}, r"6\.bias holds NaN, infinity"),
+    "infinity": ({"6.bias": np.array([0, np.inf, 0])}, r"6\.bias holds NaN, infinity"),
 }
 
 
@@ -594,7 +592,6 @@ def test_a_state_that_does_not_fit_changes_nothing(name):
     assert digest(net) == before
 
 
-@pytest.mark.xfail(reason="values are checked before their conversion, not after", strict=True)
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:Casting complex values")
 @pytest.mark.parametrize("value", [1e300, 1j], ids=["overflow", "complex"])
 def test_a_value_that_the_dtype_cannot_hold_changes_nothing(value):
@@ -743,7 +740,6 @@ def test_bad_rows(backend, images, num_steps, message):
         mlp(backend).forward(images, num_steps)
 
 
-@pytest.mark.xfail(raises=IndexError, reason="predict slices before it checks", strict=True)
 @pytest.mark.parametrize("images, num_steps", [(np.float32(3), 2), (zeros(6), None)], ids=["scalar", "one-axis"])
 def test_predict_refuses_what_has_too_few_axes(images, num_steps):
     with pytest.raises(ValueError, match="images must have"):

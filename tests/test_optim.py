@@ -122,7 +122,6 @@ def test_parameters_have_states_of_their_own():
     np.testing.assert_array_equal(together[0].value, run("adam", np.float64))
 
 
-@pytest.mark.xfail(reason="the state is kept by the parameter's name", strict=True)
 def test_parameters_of_two_networks_have_states_of_their_own():
     pair = [make_parameter(np.float64), make_parameter(np.float64)]
     optimizer = optim.Adam(pair, lr=1e-2)

@@ -1,7 +1,7 @@
 """A run of snnTorch, written down by benchmarks/make_trace.py, must come out of spikeflow.
 
-Its weights and images are multiples of 1/256: the sums of its convolutions are exact in any order, so that spikes and membranes
-are compared bit for bit.
+Its weights and images are multiples of 1/256: the sums of its convolutions are exact in any order, so that spikes and
+membranes are compared bit for bit.
 """
 
 from __future__ import annotations

@@ -10,12 +10,13 @@ reached. ``output_shape`` speaks the public order ``(C, H, W)``.
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Layer", "Parameter", "positive_int"]
+__all__ = ["Layer", "Parameter", "Plan", "positive_int"]
 
 
 class Parameter:
@@ -26,16 +27,49 @@ class Parameter:
     name : str
         As PyTorch would name it in a Sequential: ``"0.weight"``.
     value, grad : numpy.ndarray
-        Same shape and dtype; ``grad`` accumulates until ``zero_grad``. Write values in place: ``p.value[...] = new``.
+        Same shape and dtype; ``grad`` accumulates until ``zero_grad``. Both are written in place, by ``p.value[...] = new`` or
+        by ``p.value = new``, which refuses another shape.
     """
 
     def __init__(self, name: str, value: np.ndarray):
         self.name = name
-        self.value = value
-        self.grad = np.zeros_like(value)
+        self._value = value
+        self._grad = np.zeros_like(value)
+
+    @property
+    def value(self) -> np.ndarray:
+        return self._value
+
+    @value.setter
+    def value(self, new) -> None:
+        self._write(self._value, "value", new)
+
+    @property
+    def grad(self) -> np.ndarray:
+        return self._grad
+
+    @grad.setter
+    def grad(self, new) -> None:
+        self._write(self._grad, "grad", new)
+
+    def _write(self, target: np.ndarray, what: str, new) -> None:
+        if np.shape(new) != target.shape:
+            raise ValueError(f"{self.name}.{what} must have shape {target.shape}, got {np.shape(new)}")
+        target[...] = new
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.value.shape}, dtype={self.value.dtype})"
+
+
+@dataclass
+class Plan:
+    """What a layer may do because of its neighbours; made by network.py for each call, all off where nothing is known."""
+
+    image: tuple[int, ...] | None = None  # Linear: the (C, H, W) images that a Flatten before it leaves as they are
+    relabels: bool = False  # Flatten: leave the images as they are, the Linear behind it knows
+    packs: bool = False  # neuron: emit SpikeWords
+    pool: tuple[int, int] | None = None  # Conv2d of SpikeWords: (kernel, stride) of the max-pool to apply at once
+    routes: bool = False  # MaxPool2d: hand the gradient on as Routed
 
 
 class Layer:
@@ -49,8 +83,6 @@ class Layer:
 
     def initialize(self, name: str, dtype: np.dtype, seed: int) -> None:
         """Join a network as its layer ``name``: make the parameters."""
-        if self.name:
-            raise ValueError(f"{self!r} already belongs to a network; make a layer for each place")
         self.name = name
         self.params = {key: Parameter(f"{name}.{key}", value) for key, value in self.initial_values(dtype, seed).items()}
 
@@ -62,7 +94,7 @@ class Layer:
         """Shape of one input sample -> shape of one output sample; ValueError if the layer cannot take it."""
         raise NotImplementedError("a layer must define output_shape")
 
-    def prepare(self, ops: SimpleNamespace, input_grad: bool) -> Any:
+    def prepare(self, ops: SimpleNamespace, plan: Plan) -> Any:
         """What one call of the network works out once for all blocks of samples."""
         return None
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..ops.events import SpikeWords
 from ..ops.surrogate import Surrogate, atan, from_config
 from .base import Layer
 
@@ -91,13 +92,17 @@ class Leaky(Neuron):
         }
         return {key: value for key, value in constants.items() if key not in self.params}
 
-    def prepare(self, ops, input_grad):
+    def prepare(self, ops, plan):
         beta = min(max(self.current("beta"), 0.0), 1.0)
-        return beta, self.current("threshold"), self.reset_mechanism, self.spike_grad
+        return plan.packs, (beta, self.current("threshold"), self.reset_mechanism, self.spike_grad)
 
     def forward(self, ops, prepared, x, run):
+        packs, options = prepared
         T, shape = run.num_steps, x.shape[1:]
-        spikes, membrane = ops.leaky_forward(x.reshape(len(x), -1), T, *prepared, smooth=run.smooth, **run.frozen(self))
+        if packs:
+            words, membrane = ops.leaky_forward_words(x.reshape(len(x), -1), T, *options)
+            return SpikeWords(words.reshape(len(words), *shape), T), Kept(membrane, x.shape)
+        spikes, membrane = ops.leaky_forward(x.reshape(len(x), -1), T, *options, smooth=run.smooth, **run.frozen(self))
         return spikes.reshape(T, *shape), Kept(membrane, x.shape)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):
@@ -108,7 +113,7 @@ class Leaky(Neuron):
         if dbeta is not None and not 0 <= self.current("beta") <= 1:
             dbeta = None  # outside, the clamp is flat
         gradients = dbeta, grads.get("threshold")
-        return ops.leaky_backward(*rows, kept.membrane, steps, *prepared, *gradients).reshape(kept.input_shape)
+        return ops.leaky_backward(*rows, kept.membrane, steps, *prepared[1], *gradients).reshape(kept.input_shape)
 
     def choices(self, kept):
         return {"flags": kept.membrane[:-1] > kept.membrane.dtype.type(self.current("threshold"))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..initializers import fan_in_uniform
+from ..ops.events import Pooled, Routed, SpikeWords
 from .base import Layer, positive_int
 
 __all__ = ["Conv2d", "Flatten", "Linear", "MaxPool2d"]
@@ -55,19 +56,16 @@ class Conv2d(Layer):
             raise self.refuse(f"padded images of at least {K} x {K}", shape)
         return (self.out_channels, *((n + 2 * self.padding - K) // self.stride + 1 for n in shape[1:]))
 
-    def prepare(self, ops, input_grad):
-        return ops.conv2d_pack(self.params["weight"].value, input_grad), _bias(self)
+    def prepare(self, ops, plan):
+        return ops.conv2d_pack(self.params["weight"].value), _bias(self), plan.pool
 
     def forward(self, ops, prepared, x, run):
-        weight, bias = prepared
-        y = ops.conv2d_forward(_merge(x), weight, bias, self.stride, self.padding)
-        return _split(y, x), x
+        weight, bias, pool = prepared
+        return _convolve(ops, x, weight, bias, self.stride, self.padding, pool), x
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
-        weight, _ = prepared
         gradients = grads["weight"], grads.get("bias")
-        dx = ops.conv2d_backward(_merge(dy), _merge(kept), weight, self.stride, self.padding, *gradients, input_grad)
-        return _split(dx, kept) if input_grad else None
+        return _convolve_backward(ops, dy, kept, prepared[0], self.stride, self.padding, *gradients, input_grad)
 
 
 class Linear(Layer):
@@ -90,16 +88,30 @@ class Linear(Layer):
             raise self.refuse(f"rows of {self.in_features} features{hint}", shape)
         return (self.out_features,)
 
-    def prepare(self, ops, input_grad):
-        return ops.linear_pack(self.params["weight"].value, input_grad), _bias(self)
+    def prepare(self, ops, plan):
+        weight = self.params["weight"].value
+        if plan.image is not None:
+            # Of whole images: a convolution whose kernel covers the image, so that Flatten need not move a number.
+            weight = weight.reshape(-1, *plan.image)
+            return ops.conv2d_pack(weight), _bias(self), weight.shape
+        return ops.linear_pack(weight), _bias(self), (*weight.shape, 1, 1)
 
     def forward(self, ops, prepared, x, run):
-        weight, bias = prepared
+        weight, bias, (_, C, H, W) = prepared
+        if isinstance(x, SpikeWords) or x.ndim == 5:
+            y = _convolve(ops, _as_images(x, (H, W, C)), weight, bias, 1, 0, None)
+            return y[:, :, 0, 0], x
         return _split(ops.linear_forward(_merge(x), weight, bias), x), x
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
-        weight, _ = prepared
-        dx = ops.linear_backward(_merge(dy), _merge(kept), weight, grads["weight"], grads.get("bias"), input_grad)
+        weight, _, shape = prepared
+        gradients = grads["weight"], grads.get("bias")
+        if isinstance(kept, SpikeWords) or kept.ndim == 5:
+            images = _as_images(kept, (*shape[2:], shape[1]))
+            gradients = gradients[0].reshape(shape), gradients[1]
+            dx = _convolve_backward(ops, dy[:, :, None, None], images, weight, 1, 0, *gradients, input_grad)
+            return dx.reshape(kept.shape) if input_grad else None
+        dx = ops.linear_backward(_merge(dy), _merge(kept), weight, *gradients, input_grad)
         return _split(dx, kept) if input_grad else None
 
 
@@ -128,18 +140,22 @@ class MaxPool2d(Layer):
             raise self.refuse(f"images of at least {self.kernel_size} x {self.kernel_size}", shape)
         return (shape[0], *((n - self.kernel_size) // self.stride + 1 for n in shape[1:]))
 
+    def prepare(self, ops, plan):
+        return plan.routes
+
     def forward(self, ops, prepared, x, run):
+        if isinstance(x, Pooled):
+            return x.y, (x.winner, x.unpooled)
         y, winner = ops.max_pool2d_forward(_merge(x), self.kernel_size, self.stride, **run.frozen(self))
-        return _split(y, x), (winner, x.shape)
+        return _split(y, x), (_split(winner, x), x.shape)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
         winner, shape = kept
-        merged = (shape[0] * shape[1], *shape[2:])
-        dx = ops.max_pool2d_backward(_merge(dy), winner, merged, self.kernel_size, self.stride)
-        return dx.reshape(shape)
+        routed = Routed(dy, winner, shape, self.kernel_size, self.stride)
+        return routed if prepared else _unroute(ops, routed)
 
     def choices(self, kept):
-        return {"winner": kept[0]}
+        return {"winner": _merge(kept[0])}
 
 
 class Flatten(Layer):
@@ -148,10 +164,17 @@ class Flatten(Layer):
     def output_shape(self, shape):
         return (int(np.prod(shape)),)
 
+    def prepare(self, ops, plan):
+        return plan.relabels
+
     def forward(self, ops, prepared, x, run):
+        if prepared:
+            return x, x.shape
         return _split(ops.flatten_forward(_merge(x)), x), x.shape
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
+        if prepared:
+            return dy
         return ops.flatten_backward(_merge(dy), (kept[0] * kept[1], *kept[2:])).reshape(kept)
 
 
@@ -173,3 +196,36 @@ def _merge(x):
 def _split(y, like):
     """y (T B, ...) -> (T, B, ...), with T and B of ``like``."""
     return y.reshape(*like.shape[:2], *y.shape[1:])
+
+
+def _convolve(ops, x, weight, bias, stride, padding, pool):
+    """x (T, B, H, W, C) or SpikeWords -> y (T, B, H', W', O), or Pooled."""
+    if isinstance(x, SpikeWords):
+        return ops.conv2d_forward_events(x, weight, bias, stride, padding, pool)
+    return _split(ops.conv2d_forward(_merge(x), weight, bias, stride, padding), x)
+
+
+def _convolve_backward(ops, dy, x, weight, stride, padding, dweight, dbias, input_grad):
+    """dy (T, B, H', W', O) or Routed, x (T, B, H, W, C) or SpikeWords -> dx (T, B, H, W, C) or None; adds into dweight, dbias."""
+    if isinstance(x, SpikeWords):
+        return ops.conv2d_backward_events(dy, x, weight, stride, padding, dweight, dbias, input_grad)
+    routed = isinstance(dy, Routed)
+    whole = _unroute(ops, dy) if routed else dy
+    dx = ops.conv2d_backward(_merge(whole), _merge(x), weight, stride, padding, dweight, dbias, input_grad and not routed)
+    if not input_grad:
+        return None
+    return ops.conv2d_dx_routed(dy, x.shape, weight, stride, padding) if routed else _split(dx, x)
+
+
+def _unroute(ops, dy):
+    """Routed -> the gradient (T, B, H', W', O) that it stands for."""
+    T, B, *image = dy.unpooled
+    dx = ops.max_pool2d_backward(_merge(dy.dy), _merge(dy.winner), (T * B, *image), dy.kernel_size, dy.stride)
+    return dx.reshape(dy.unpooled)
+
+
+def _as_images(x, image):
+    """x (T, B, ...) or SpikeWords -> the same numbers as images of shape (H, W, C)."""
+    if isinstance(x, SpikeWords):
+        return SpikeWords(x.words.reshape(*x.words.shape[:2], *image), x.num_steps)
+    return x.reshape(*x.shape[:2], *image)

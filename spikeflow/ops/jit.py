@@ -27,33 +27,34 @@ from numba.core import config
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-__all__ = ["CONTRACT", "EXACT", "cache_folder", "inline", "kernel"]
+__all__ = ["UNKNOWN", "cache_folder", "inline", "kernel"]
 
-# Rounding, chosen per kernel. NaN and infinity keep their meaning everywhere: nothing assumes their absence.
-EXACT = False  # every operation rounded as written: neuron kernels, so that spikes match PyTorch's
-CONTRACT = {"contract"}  # a * b + c in one rounding: convolutions and products, exact for spikes that are 0 or 1
+UNKNOWN = object()  # in a kernel's key: something whose code we cannot name
 
 
-def kernel(*key, fastmath=EXACT) -> Callable:
+def kernel(*key) -> Callable:
     """Decorate a serial kernel made by a factory; ``key`` is what the factory closed over (names and numbers).
 
+    A key with ``UNKNOWN`` in it, a user's own function, is compiled in every process and never stored.
+
     Kernels release the GIL (parallel.py runs them side by side) and divide as NumPy does: the default error model adds a branch
-    to each division, which keeps loops scalar.
+    to each division, which keeps loops scalar. No fast-math: every operation is rounded as written, NaN and infinity keep their
+    meaning. Only ``simd.vector_operations`` fuse a product into a sum.
     """
-    key = tuple(str(part) for part in key)
 
     def decorate(function: Callable) -> Callable:
-        dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
-        options = f"{sorted(fastmath) if fastmath else fastmath}"
-        dispatcher._cache = _KernelCache((function.__module__, function.__qualname__, options, *key))
+        dispatcher = inline(function)
+        if UNKNOWN not in key:
+            names = tuple(str(part) for part in key)
+            dispatcher._cache = _KernelCache((function.__module__, function.__qualname__, *names))
         return dispatcher
 
     return decorate
 
 
-def inline(function: Callable, fastmath=EXACT) -> Callable:
-    """Compile a function that kernels call: never cached by itself, its code becomes part of theirs."""
-    return numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+def inline(function: Callable) -> Callable:
+    """Compile a function that kernels call: never stored by itself, its code becomes part of theirs."""
+    return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 def cache_folder() -> Path:

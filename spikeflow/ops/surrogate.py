@@ -49,6 +49,12 @@ class Surrogate:
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{self.name}: {key} must be a positive finite number, got {value}")
 
+    @property
+    def cache_key(self) -> str | None:
+        """The name under which kernels with these functions may be stored on disk; None for functions that are not ours."""
+        ours = self.primitive.__module__ == self.derivative.__module__ == __name__
+        return f"{self.primitive.__name__}/{self.derivative.__name__}" if ours else None
+
     def config(self) -> dict:
         """The description from which ``from_config`` makes it again."""
         return {"name": self.name, **self.params}

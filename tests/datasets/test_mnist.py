@@ -102,9 +102,7 @@ print(json.dumps(sorted(os.path.basename(path) for path in opened if path.endswi
 """
     root = Path(module.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment, cwd=root
-    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment, cwd=root)
     assert json.loads(result.stdout) == ["t10k-images-idx3-ubyte.xz", "t10k-labels-idx1-ubyte.xz"]
 
 

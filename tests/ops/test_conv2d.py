@@ -55,7 +55,7 @@ def forward(ops, config, x, weight, bias):
 def backward(ops, config, dy, x, weight, bias, input_grad=True):
     """-> dx, dweight, dbias or None."""
     dweight, dbias = np.zeros_like(weight), None if bias is None else np.zeros_like(bias)
-    packed = ops.conv2d_pack(weight, input_grad)
+    packed = ops.conv2d_pack(weight)
     return ops.conv2d_backward(dy, x, packed, config.stride, config.padding, dweight, dbias, input_grad), dweight, dbias
 
 

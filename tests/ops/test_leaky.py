@@ -253,7 +253,6 @@ def _slope_two(x, p):
     return x - x + p[0] + p[0]
 
 
-@pytest.mark.xfail(reason="the stored kernel's key holds a surrogate's name only", strict=True)
 def test_a_changed_surrogate_of_the_same_name_is_not_taken_from_the_store(tmp_path, monkeypatch):
     monkeypatch.setenv("SPIKEFLOW_CACHE_DIR", str(tmp_path))
     for function, slope in ((_slope_one, 1), (_slope_two, 2)):

@@ -45,7 +45,7 @@ def forward(ops, x, weight, bias):
 def backward(ops, dy, x, weight, bias, input_grad=True):
     """-> dx, dweight, dbias or None."""
     dweight, dbias = np.zeros_like(weight), None if bias is None else np.zeros_like(bias)
-    return ops.linear_backward(dy, x, ops.linear_pack(weight, input_grad), dweight, dbias, input_grad), dweight, dbias
+    return ops.linear_backward(dy, x, ops.linear_pack(weight), dweight, dbias, input_grad), dweight, dbias
 
 
 def cotangent(config, y):

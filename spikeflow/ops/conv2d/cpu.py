@@ -11,83 +11,134 @@ A linear layer is the case K = H = W = 1; linear/cpu.py calls these kernels too.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numba import carray
 
-from ..jit import CONTRACT, inline, kernel
-from ..simd import empty, stack_array, tile_shape, zeros
+from ..jit import inline, kernel
+from ..simd import empty, lasting_zeros, stack_array, tile_shape, vector_lanes, vector_operations, zeros
 
 U = np.uintp  # unsigned indices: a signed one costs wrap-around code in the innermost loop
 CHUNK = 128  # positions of (3) summed in registers before they reach memory: keeps x and dy in L1, and the float32 sums short
 
 
-class Packed(NamedTuple):
-    """Weights as the kernels read them: columns padded with zeros to whole tiles."""
+@dataclass(frozen=True)
+class Packed:
+    """Weights as the kernels read them: columns padded with zeros to whole tiles, each layout made when it is first asked for."""
 
-    weight: np.ndarray  # (O, C, K, K), the layer's own
-    forward: np.ndarray  # (O / V, K, K C, V): a row for each term of (1)
-    backward: np.ndarray | None  # (K, K C / V, O, V): a row for each output of (4)
+    weight: np.ndarray  # (O, C, K, L), the layer's own: a kernel of K rows and L columns
+
+    @functools.cached_property
+    def terms(self) -> np.ndarray:
+        """(K, L C, O): the weights of each tap as a row."""
+        O, C, K, L = self.weight.shape
+        return self.weight.transpose(2, 3, 1, 0).reshape(K, L * C, O)
+
+    @functools.cached_property
+    def forward(self) -> np.ndarray:
+        """(O / V, K, L C, V): a row for each term of (1)."""
+        K, run, O = self.terms.shape
+        V = tile_shape(self.weight.dtype, O)[1]
+        packed = lasting_zeros((-(-O // V), K, run, V), self.weight.dtype)
+        for b in range(len(packed)):
+            part = self.terms[:, :, b * V : (b + 1) * V]
+            packed[b, :, :, : part.shape[2]] = part
+        return packed
+
+    @functools.cached_property
+    def backward(self) -> np.ndarray:
+        """(K, L C / V, O, V): a row for each output of (4)."""
+        V = tile_shape(self.weight.dtype, self.terms.shape[1])[1]
+        return self._pieces(1, V)[:, :, :, 0]
+
+    @functools.cached_property
+    def patches(self) -> np.ndarray:
+        """(K / R, L C / V, O, R, V): pieces of R kernel rows x V numbers for each output, 8 vectors or fewer."""
+        run = self.terms.shape[1]
+        lanes = vector_lanes(self.weight.dtype.itemsize)
+        vectors = min(8, -(-run // lanes))
+        return self._pieces(max(1, 8 // vectors), vectors * lanes)
+
+    def _pieces(self, R, V):
+        K, run, O = self.terms.shape
+        packed = lasting_zeros((-(-K // R), -(-run // V), O, R, V), self.weight.dtype)
+        for k in range(K):
+            for b in range(packed.shape[1]):
+                part = self.terms[k, b * V : (b + 1) * V]
+                packed[k // R, b, :, k % R, : len(part)] = part.T
+        return packed
 
 
-def conv2d_pack(weight, input_grad=True):
-    """weight (O, C, K, K) -> Packed; ``backward`` only if the input's gradient will be asked for."""
-    O, C, K, _ = weight.shape
-    run = K * C
-    terms = weight.transpose(2, 3, 1, 0).reshape(K, run, O)
-    columns = tile_shape(weight.dtype, O)[1]
-    blocks = -(-O // columns)
-    forward = zeros((blocks, K, run, columns), weight.dtype)
-    for b in range(blocks):
-        part = terms[:, :, b * columns : (b + 1) * columns]
-        forward[b, :, :, : part.shape[2]] = part
-    backward = None
-    if input_grad:
-        columns = tile_shape(weight.dtype, run)[1]
-        backward = zeros((K, -(-run // columns), O, columns), weight.dtype)
-        for b in range(backward.shape[1]):
-            part = terms[:, b * columns : (b + 1) * columns]
-            backward[:, b, :, : part.shape[1]] = part.transpose(0, 2, 1)
-    return Packed(weight, forward, backward)
+def conv2d_pack(weight):
+    """weight (O, C, K, L) -> Packed."""
+    return Packed(weight)
 
 
 def conv2d_forward(x, packed, bias, stride, padding):
     """x (N, H, W, C), bias (O) or None -> y (N, H', W', O)."""
-    O, _, K, _ = packed.weight.shape
+    O, _, rows, columns = packed.weight.shape
     x = _pad(x, padding)
     N, H, W, C = x.shape
-    height, width = (H - K) // stride + 1, (W - K) // stride + 1
+    height, width = (H - rows) // stride + 1, (W - columns) // stride + 1
     y = empty((N, height, width, O), x.dtype)
     if bias is None:
         bias = np.zeros(O, x.dtype)
-    rows, columns = tile_shape(x.dtype, O)
-    product = make_forward(x.dtype, rows, columns)
-    product(x.reshape(-1), packed.forward, bias, _offsets(x.shape, height, width, stride), W * C, y.reshape(-1, O))
+    weight = packed.forward
+    product = make_forward(x.dtype, *tile_shape(x.dtype, O))
+    offsets = _offsets(x.shape, height, width, stride)
+    product(x.reshape(-1), weight.reshape(len(weight), -1), bias, offsets, W * C, columns * C, y.reshape(-1, O))
     return y
 
 
 def conv2d_backward(dy, x, packed, stride, padding, dweight, dbias, input_grad):
     """dy (N, H', W', O), x (N, H, W, C) -> dx (N, H, W, C) or None; adds into dweight and dbias."""
-    O, C, K, _ = packed.weight.shape
-    _, H, W, _ = x.shape
-    x = _pad(x, padding)
-    offsets = _offsets(x.shape, dy.shape[1], dy.shape[2], stride)
-    row, run = x.shape[2] * C, K * C
-    flat_dy = dy.reshape(-1, O)
-
-    columns = tile_shape(x.dtype, O)[1]
-    padded_dy = _pad_columns(flat_dy, columns)
-    sums = zeros((K, run, padded_dy.shape[1]), x.dtype)
-    make_dweight(x.dtype, *tile_shape(x.dtype, O))(padded_dy, x.reshape(-1), offsets, row, sums)
-    dweight += sums[:, :, :O].reshape(K, K, C, O).transpose(3, 2, 0, 1)
+    _dweight(dy, x, packed, stride, padding, dweight)
     if dbias is not None:
-        dbias += flat_dy.sum(0, dtype=np.float64).astype(x.dtype)  # (2)
-    if not input_grad:
-        return None
-    dx = zeros(x.shape, x.dtype)
-    make_dx(x.dtype, *tile_shape(x.dtype, run))(flat_dy, packed.backward, offsets, row, run, dx.reshape(-1))
-    return dx if padding == 0 else np.ascontiguousarray(dx[:, padding : padding + H, padding : padding + W])
+        dbias += channel_sums(dy)  # (2)
+    return conv2d_dx(dy, x.shape, packed, stride, padding) if input_grad else None
+
+
+def channel_sums(dy):
+    """dy (..., O) -> (O): in float64, since the axis is long."""
+    return dy.reshape(-1, dy.shape[-1]).sum(0, dtype=np.float64).astype(dy.dtype)
+
+
+def _dweight(dy, x, packed, stride, padding, dweight):
+    """(3): dy (N, H', W', O), x (N, H, W, C) -> adds into dweight (O, C, K, L)."""
+    O, C, K, L = packed.weight.shape
+    x = _pad(x, padding)
+    rows, columns = tile_shape(x.dtype, O)
+    flat = dy.reshape(-1, O)
+    wide = _pad_columns(flat, columns)
+    sums = zeros((K, L * C, wide.shape[1]), x.dtype)
+    offsets = _offsets(x.shape, dy.shape[1], dy.shape[2], stride)
+    make_dweight(x.dtype, rows, columns)(wide.reshape(-1), x.reshape(-1), offsets, x.shape[2] * C, sums)
+    dweight += sums[:, :, :O].reshape(K, L, C, O).transpose(3, 2, 0, 1)
+
+
+def conv2d_dx(dy, shape, packed, stride, padding):
+    """(4): dy (N, H', W', O) -> dx of ``shape`` (N, H, W, C)."""
+    N, H, W, C = shape
+    O, _, _, L = packed.weight.shape
+    weight = packed.backward
+    V = weight.shape[3]
+    framed, flat = framed_image(N, H + 2 * padding, W + 2 * padding, C, V, dy.dtype)
+    offsets = _offsets(framed.shape, dy.shape[1], dy.shape[2], stride)
+    product = make_dx(dy.dtype, *tile_shape(dy.dtype, L * C))
+    product(dy.reshape(-1, O), weight.reshape(*weight.shape[:2], -1), offsets, framed.shape[2] * C, flat)
+    return unframed(framed, padding)
+
+
+def framed_image(N, H, W, C, slack, dtype):
+    """-> zeros (N, H, W, C), and the same memory flat with ``slack`` more numbers behind: whole vectors may be written."""
+    flat = zeros((N * H * W * C + slack,), dtype)
+    return flat[: N * H * W * C].reshape(N, H, W, C), flat
+
+
+def unframed(x, padding):
+    """x (N, H + 2 padding, W + 2 padding, C) -> (N, H, W, C), contiguous."""
+    return x if padding == 0 else np.ascontiguousarray(x[:, padding:-padding, padding:-padding])
 
 
 def _pad(x, padding):
@@ -120,148 +171,151 @@ def _offsets(shape, height, width, stride):
 
 
 @functools.cache
-def make_forward(dtype, rows, columns):
-    """-> the kernel of (1) with a register tile of rows x columns."""
-    tile, single = _make_forward_tile(dtype, rows, columns), _make_forward_tile(dtype, 1, columns)
+def make_forward(dtype, R, V):
+    """-> the kernel of (1) with a register tile of R positions x V outputs."""
+    tile, single = _make_forward_tile(dtype, R, V), _make_forward_tile(dtype, 1, V)
 
-    @kernel(dtype, rows, columns, fastmath=CONTRACT)
-    def conv2d_forward_kernel(x, weight, bias, offsets, row, y):
-        """x flat, weight (O / V, K, K C, V), bias (O), offsets (P) -> y (P, O)."""
-        out = np.empty((rows, columns), y.dtype)
+    @kernel(dtype, R, V)
+    def conv2d_forward_kernel(x, weight, bias, offsets, row, run, y):
+        """x flat, weight (O / V, K K C V), bias (O), offsets (P) -> y (P, O)."""
+        out = np.empty(R * V, y.dtype)
         P, O = y.shape
-        whole = P - P % rows
-        for block in range(weight.shape[0]):
-            first = block * columns
-            count = min(columns, O - first)
-            for p in range(0, P, rows):
-                taken = rows if p < whole else P - p
-                if p < whole:
-                    tile(x, weight, block, offsets, p, row, out)
+        for block in range(len(weight)):
+            first = block * V
+            count = min(V, O - first)
+            p = 0
+            while p < P:
+                taken = R if P - p >= R else 1
+                if taken == R:
+                    tile(x, weight[block], offsets, p, row, run, out)
                 else:
-                    for m in range(taken):
-                        single(x, weight, block, offsets, p + m, row, out[m:])
+                    single(x, weight[block], offsets, p, row, run, out)
                 for m in range(taken):
                     for j in range(count):
-                        y[p + m, first + j] = out[m, j] + bias[first + j]
+                        y[p + m, first + j] = out[m * V + j] + bias[first + j]
+                p += taken
 
     return conv2d_forward_kernel
 
 
-def _make_forward_tile(dtype, rows, columns):
-    accumulators, starts = stack_array(dtype, rows * columns), stack_array(np.dtype(U), rows)
+def _make_forward_tile(dtype, R, V):
+    registers, starts, vectors = stack_array(dtype, R * V), stack_array(np.dtype(U), R), vector_operations(dtype)
+    lanes, clear, copy, add_scaled = vectors.lanes, vectors.clear, vectors.copy, vectors.add_scaled
 
-    def forward_tile(x, weight, block, offsets, p, row, out):
-        """out (rows, V) = the sum of (1) at positions p ... p + rows - 1, one block of V outputs."""
-        acc, start = carray(accumulators(), (rows, columns)), carray(starts(), (rows,))
-        for m in range(rows):
+    def forward_tile(x, weight, offsets, p, row, run, out):
+        """out (R V) = the sums of (1) at positions p ... p + R - 1; weight (K K C V) of one block of outputs."""
+        acc, start = registers(), carray(starts(), (R,))
+        for m in range(R):
             start[m] = offsets[p + m]
-            for j in range(columns):
-                acc[m, j] = 0
-        for k in range(weight.shape[1]):
-            for i in range(weight.shape[2]):
-                for m in range(rows):
+            for j in range(0, V, lanes):
+                clear(acc, U(m * V + j))
+        for first in range(0, len(weight), run * V):  # kernel rows
+            for i in range(run):
+                for m in range(R):
                     a = x[start[m] + U(i)]
-                    for j in range(columns):
-                        acc[m, j] += a * weight[block, k, i, j]
-            for m in range(rows):
+                    for j in range(0, V, lanes):
+                        add_scaled(acc, U(m * V + j), a, weight, U(first + i * V + j))
+            for m in range(R):
                 start[m] += U(row)
-        for m in range(rows):
-            for j in range(columns):
-                out[m, j] = acc[m, j]
+        for m in range(R):
+            for j in range(0, V, lanes):
+                copy(out, U(m * V + j), acc, U(m * V + j))
 
-    return inline(forward_tile, fastmath=CONTRACT)
+    return inline(forward_tile)
 
 
 @functools.cache
-def make_dweight(dtype, rows, columns):
-    """-> the kernel of (3) with a register tile of rows x columns: rows along the run, columns along the outputs."""
-    tile, single = _make_dweight_tile(dtype, rows, columns), _make_dweight_tile(dtype, 1, columns)
+def make_dweight(dtype, R, V):
+    """-> the kernel of (3) with a register tile of R numbers of the run x V outputs."""
+    tile, single = _make_dweight_tile(dtype, R, V), _make_dweight_tile(dtype, 1, V)
 
-    @kernel(dtype, rows, columns, fastmath=CONTRACT)
+    @kernel(dtype, R, V)
     def conv2d_dweight_kernel(dy, x, offsets, row, dweight):
-        """dy (P, O'), x flat, offsets (P) -> adds into dweight (K, K C, O'), O' whole tiles."""
+        """dy (P O') flat, x flat, offsets (P) -> adds into dweight (K, K C, O'), O' whole tiles."""
         K, run, O = dweight.shape
+        sums = dweight.reshape(-1)
         for lo in range(0, len(offsets), CHUNK):
-            hi = min(lo + CHUNK, len(offsets))
+            part = offsets[lo : lo + CHUNK]
             for k in range(K):
-                for first in range(0, O, columns):
-                    whole = run - run % rows
-                    for i in range(0, whole, rows):
-                        tile(dy, x, offsets, lo, hi, U(k * row + i), first, dweight[k, i:])
-                    for i in range(whole, run):
-                        single(dy, x, offsets, lo, hi, U(k * row + i), first, dweight[k, i:])
+                for first in range(0, O, V):
+                    i = 0
+                    while i < run:
+                        taken = R if run - i >= R else 1
+                        if taken == R:
+                            tile(dy, lo * O + first, O, x, part, k * row + i, sums, (k * run + i) * O + first)
+                        else:
+                            single(dy, lo * O + first, O, x, part, k * row + i, sums, (k * run + i) * O + first)
+                        i += taken
 
     return conv2d_dweight_kernel
 
 
-def _make_dweight_tile(dtype, rows, columns):
-    accumulators = stack_array(dtype, rows * columns)
+def _make_dweight_tile(dtype, R, V):
+    registers, vectors = stack_array(dtype, R * V), vector_operations(dtype)
+    lanes, copy, add_scaled = vectors.lanes, vectors.copy, vectors.add_scaled
 
-    def dweight_tile(dy, x, offsets, lo, hi, shift, first, out):
-        """Adds (3) over positions lo ... hi - 1 into out[:rows, first : first + V]; ``shift`` is the run's first tap."""
-        acc = carray(accumulators(), (rows, columns))
-        for m in range(rows):
-            for j in range(columns):
-                acc[m, j] = out[m, first + j]
-        for p in range(lo, hi):
-            start = offsets[p] + shift
-            for m in range(rows):
+    def dweight_tile(dy, at, O, x, offsets, tap, sums, to):
+        """Adds (3) over the given positions to R rows of ``sums``, from place ``to``; dy's first row begins at ``at``."""
+        acc = registers()
+        for m in range(R):
+            for j in range(0, V, lanes):
+                copy(acc, U(m * V + j), sums, U(to + m * O + j))
+        for p in range(len(offsets)):
+            start, gradient = offsets[p] + U(tap), U(at + p * O)
+            for m in range(R):
                 a = x[start + U(m)]
-                for j in range(columns):
-                    acc[m, j] += a * dy[U(p), U(first + j)]
-        for m in range(rows):
-            for j in range(columns):
-                out[m, first + j] = acc[m, j]
+                for j in range(0, V, lanes):
+                    add_scaled(acc, U(m * V + j), a, dy, gradient + U(j))
+        for m in range(R):
+            for j in range(0, V, lanes):
+                copy(sums, U(to + m * O + j), acc, U(m * V + j))
 
-    return inline(dweight_tile, fastmath=CONTRACT)
+    return inline(dweight_tile)
 
 
 @functools.cache
-def make_dx(dtype, rows, columns):
-    """-> the kernel of (4) with a register tile of rows x columns: rows are positions, columns lie along the run."""
-    tile, single = _make_dx_tile(dtype, rows, columns), _make_dx_tile(dtype, 1, columns)
+def make_dx(dtype, R, V):
+    """-> the kernel of (4) with a register tile of R positions x V numbers of the run."""
+    tile, single = _make_dx_tile(dtype, R, V), _make_dx_tile(dtype, 1, V)
 
-    @kernel(dtype, rows, columns, fastmath=CONTRACT)
-    def conv2d_dx_kernel(dy, weight, offsets, row, run, dx):
-        """dy (P, O), weight (K, K C / V, O, V), offsets (P) -> adds into dx, flat."""
-        out = np.empty((rows, columns), dx.dtype)
+    @kernel(dtype, R, V)
+    def conv2d_dx_kernel(dy, weight, offsets, row, dx):
+        """dy (P, O), weight (K, K C / V, O V), offsets (P) -> adds into dx, flat.
+
+        The last vector of a run may reach beyond it. Its surplus lanes hold zeros, the weights' padding; dx has room behind.
+        """
         P = len(offsets)
-        whole = P - P % rows
-        for p in range(0, P, rows):
-            taken = rows if p < whole else P - p
+        p = 0
+        while p < P:
+            taken = R if P - p >= R else 1
             for k in range(weight.shape[0]):
                 for block in range(weight.shape[1]):
-                    if p < whole:
-                        tile(dy, weight, k, block, p, out)
+                    if taken == R:
+                        tile(dy, weight[k, block], p, offsets, k * row + block * V, dx)
                     else:
-                        for m in range(taken):
-                            single(dy, weight, k, block, p + m, out[m:])
-                    first = block * columns
-                    count = min(columns, run - first)
-                    for m in range(taken):
-                        start = offsets[p + m] + U(k * row + first)
-                        for j in range(count):  # windows overlap: positions add one after the other
-                            dx[start + U(j)] += out[m, j]
+                        single(dy, weight[k, block], p, offsets, k * row + block * V, dx)
+            p += taken
 
     return conv2d_dx_kernel
 
 
-def _make_dx_tile(dtype, rows, columns):
-    accumulators = stack_array(dtype, rows * columns)
+def _make_dx_tile(dtype, R, V):
+    registers, vectors = stack_array(dtype, R * V), vector_operations(dtype)
+    lanes, clear, add, add_scaled = vectors.lanes, vectors.clear, vectors.add, vectors.add_scaled
 
-    def dx_tile(dy, weight, k, block, p, out):
-        """out (rows, V) = the sum over o of (4) at positions p ... p + rows - 1, V numbers of run k."""
-        acc = carray(accumulators(), (rows, columns))
-        for m in range(rows):
-            for j in range(columns):
-                acc[m, j] = 0
-        for o in range(weight.shape[2]):
-            for m in range(rows):
-                a = dy[p + m, o]
-                for j in range(columns):
-                    acc[m, j] += a * weight[k, block, o, j]
-        for m in range(rows):
-            for j in range(columns):
-                out[m, j] = acc[m, j]
+    def dx_tile(dy, weight, p, offsets, tap, dx):
+        """Adds the sums over o of (4) at positions p ... p + R - 1, V numbers of a run that begins ``tap`` into the window."""
+        acc = registers()
+        for m in range(R):
+            for j in range(0, V, lanes):
+                clear(acc, U(m * V + j))
+        for o in range(dy.shape[1]):
+            for m in range(R):
+                a = dy[U(p + m), U(o)]
+                for j in range(0, V, lanes):
+                    add_scaled(acc, U(m * V + j), a, weight, U(o * V + j))
+        for m in range(R):  # windows overlap: positions add one after the other
+            for j in range(0, V, lanes):
+                add(dx, offsets[p + m] + U(tap + j), acc, U(m * V + j))
 
-    return inline(dx_tile, fastmath=CONTRACT)
+    return inline(dx_tile)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def conv2d_pack(weight, input_grad=True):
+def conv2d_pack(weight):
     """weight (O, C, K, K) -> itself: the reference computes with PyTorch's layout."""
     return weight
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ..conv2d.cpu import conv2d_backward, conv2d_forward, conv2d_pack
 
 
-def linear_pack(weight, input_grad=True):
+def linear_pack(weight):
     """weight (O, F) -> conv2d.cpu.Packed."""
-    return conv2d_pack(weight[:, :, None, None], input_grad)
+    return conv2d_pack(weight[:, :, None, None])
 
 
 def linear_forward(x, packed, bias):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def linear_pack(weight, input_grad=True):
+def linear_pack(weight):
     """weight (O, F) -> itself."""
     return weight
 

@@ -11,10 +11,12 @@ import functools
 
 import numpy as np
 
-from ..jit import inline, kernel
+from ..events import WORD
+from ..jit import UNKNOWN, inline, kernel
 from ..simd import empty, zeros
 from .leaky import scalar as leaky_scalar
 
+ZERO = np.float32(0)
 CHUNK = 512  # neurons; five float32 rows of them take 10 KB
 
 
@@ -27,8 +29,18 @@ def leaky_forward(x, num_steps, beta, threshold, reset, surrogate, smooth=False)
     membrane, spikes = empty((num_steps + 1, M), x.dtype), empty((num_steps, M), x.dtype)
     membrane[0] = 0
     params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
-    make_forward(reset, surrogate.name if smooth else None, surrogate.primitive)(x, *params, constants, membrane, spikes)
+    code = (surrogate.cache_key or UNKNOWN) if smooth else None
+    make_forward(reset, code, surrogate.primitive)(x, *params, constants, membrane, spikes)
     return spikes, membrane
+
+
+def leaky_forward_words(x, num_steps, beta, threshold, reset, surrogate):
+    """As ``leaky_forward``, the spikes as words (T / 64, M) uint64: bit t of a neuron's word is its spike at step t."""
+    M = x.shape[1]
+    membrane, words = empty((num_steps + 1, M), x.dtype), zeros((-(-num_steps // WORD), M), np.uint64)
+    membrane[0] = 0
+    make_forward_words(reset)(x, *_numbers(x.dtype, beta, threshold), membrane, words)
+    return words, membrane
 
 
 def leaky_backward(dspikes, dmembrane, membrane, input_steps, beta, threshold, reset, surrogate, dbeta, dthreshold):
@@ -38,7 +50,8 @@ def leaky_backward(dspikes, dmembrane, membrane, input_steps, beta, threshold, r
     dx = zeros((input_steps, membrane.shape[1]), dtype)
     params, constants = _numbers(dtype, beta, threshold), _numbers(dtype, *surrogate.constants)
     learns = dbeta is not None or dthreshold is not None
-    loop = make_backward(reset, surrogate.name, surrogate.derivative, learns, dspikes is not None, dmembrane is not None)
+    given = learns, dspikes is not None, dmembrane is not None
+    loop = make_backward(reset, surrogate.cache_key or UNKNOWN, surrogate.derivative, *given)
     dparams = np.zeros(2)
     loop(
         none if dspikes is None else dspikes,
@@ -82,6 +95,28 @@ def make_forward(reset, smooth, primitive):
 
 
 @functools.cache
+def make_forward_words(reset):
+    """-> the loop of (1) to (3) with its spikes as bits."""
+    step = inline(leaky_scalar.RESETS[reset][0])
+
+    @kernel(reset)
+    def leaky_forward_words_kernel(x, beta, threshold, membrane, words):
+        """x (T or 1, M) -> membrane (T + 1, M) but its row 0, words (T / 64, M), which come as zeros."""
+        T, M = membrane.shape[0] - 1, membrane.shape[1]
+        steps = x.shape[0]
+        for lo in range(0, M, CHUNK):
+            hi = min(lo + CHUNK, M)
+            for t in range(T):
+                current, word, bit = x[min(t, steps - 1), lo:hi], words[t // WORD, lo:hi], np.uint64(t % WORD)
+                previous, m = membrane[t, lo:hi], membrane[t + 1, lo:hi]
+                for n in range(hi - lo):
+                    m[n] = step(previous[n], current[n], beta, threshold)  # (1), (2)
+                    word[n] |= np.uint64(m[n] > threshold) << bit  # (3)
+
+    return leaky_forward_words_kernel
+
+
+@functools.cache
 def make_backward(reset, surrogate, derivative, learns, has_dspikes, has_dmembrane):
     """-> the loop of (4) to (7); ``learns``: the parameters' gradients are wanted too."""
     step_backward, derivative = inline(leaky_scalar.RESETS[reset][1]), inline(derivative)
@@ -100,7 +135,7 @@ def make_backward(reset, surrogate, derivative, learns, has_dspikes, has_dmembra
                 ds = dspikes[t, lo:hi] if has_dspikes else m
                 dm = dmembrane[t, lo:hi] if has_dmembrane else m
                 for n in range(hi - lo):
-                    through_spike = m[n] - m[n]
+                    through_spike = ZERO
                     if has_dspikes:
                         through_spike = ds[n] * derivative(m[n] - threshold, constants)
                     g = through_spike + carry[n]

@@ -2,8 +2,8 @@
 
     y[i, j, c] = max_{k, l} x[i s + k, j s + l, c]                                       (1)
 
-The winner is the *first* maximum in row-major order of (k, l), and NaN wins over numbers: PyTorch's rules. The order matters.
-Spikes tie in nearly every window, and a flat background gives equal currents.
+The winner is the *first* maximum in row-major order of (k, l), and NaN (the last one) wins over numbers: PyTorch's rules. The
+order matters: spikes tie in nearly every window, and a flat background gives equal currents.
 
 Backward.  Near x, (1) picks one input; with (k*, l*) the winner of window (i, j, c), and dy for dL/dy:
 

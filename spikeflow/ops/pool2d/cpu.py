@@ -9,6 +9,8 @@ import numpy as np
 from ..jit import kernel
 from ..simd import empty, zeros
 
+ZERO = np.float32(0)  # the literal 0 would widen float32 to float64
+
 
 def max_pool2d_forward(x, K, stride):
     """x (N, H, W, C) -> y (N, H', W', C), winner (N, H', W', C) uint8."""
@@ -62,6 +64,6 @@ def make_backward(K, stride):
                     for tap in range(K * K):
                         target = dx[n, i * stride + tap // K, j * stride + tap % K]
                         for c in range(C):
-                            target[c] += gradient[c] if which[c] == tap else 0  # (2)
+                            target[c] += gradient[c] if which[c] == tap else ZERO  # (2)
 
     return max_pool2d_backward_kernel

@@ -12,7 +12,8 @@ def max_pool2d_forward(x, K, stride, winner=None):
     """
     windows = _windows(x, K, stride)
     if winner is None:
-        winner = windows.argmax(-1).astype(np.uint8)  # the first maximum; NaN counts as the largest
+        last_nan = K * K - 1 - np.isnan(windows)[..., ::-1].argmax(-1)
+        winner = np.where(np.isnan(windows).any(-1), last_nan, windows.argmax(-1)).astype(np.uint8)
     y = np.take_along_axis(windows, winner[..., None].astype(np.intp), -1)[..., 0]  # (1)
     return y, winner
 
