@@ -54,11 +54,10 @@ class Packed:
 
     @functools.cached_property
     def patches(self) -> np.ndarray:
-        """(K / R, L C / V, O, R, V): pieces of R kernel rows x V numbers for each output, 8 vectors or fewer."""
-        run = self.terms.shape[1]
+        """(1, L C / V, O, K, V): pieces of whole kernel columns for each output, of at most 10 vectors where K allows."""
+        K, run, _ = self.terms.shape
         lanes = vector_lanes(self.weight.dtype.itemsize)
-        vectors = min(8, -(-run // lanes))
-        return self._pieces(max(1, 8 // vectors), vectors * lanes)
+        return self._pieces(K, min(max(1, 10 // K), -(-run // lanes)) * lanes)
 
     def _pieces(self, R, V):
         K, run, O = self.terms.shape

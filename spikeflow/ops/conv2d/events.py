@@ -2,9 +2,10 @@
 
 Forward and weight gradient walk alike.  For one output position, the sums of all time steps stand side by side in ``sums``
 (T, V), 13 KB at T = 50 and V = 64: the first-level cache. The neurons of the window follow in the order of (1), kernel row,
-kernel column, channel. A neuron with an empty word is skipped; of any other the V weights are loaded into registers once and
-added to ``sums[t]`` for each set bit t. A spike is 1, so its product with a weight is the weight: exactly the dense sum, in the
-same order, bit for bit. Backward, the registers hold V weight gradients instead, and ``sums`` the output gradient.
+kernel column, channel. Neurons with an empty word are skipped; of the others two at a time load their V weights into registers,
+and add them to ``sums[t]`` for each step t at which either fires, each times its own bit. One pass over ``sums`` serves both, and
+neighbours often fire together. A weight times 1 or 0 is exact, so this is the dense sum, in the same order, bit for bit. Backward,
+the registers hold V weight gradients instead, and ``sums`` the output gradient.
 
 Input gradient through a max-pool.  Every pooled number sends its gradient to the one tap of its window that won, so of the dense
 (4) a quarter remains for 2 x 2 windows. The channels that share a winner at one place form a bit mask; their patches of K x K C
@@ -116,23 +117,41 @@ def _frame(words, padding):
 
 def _make_add_window(dtype, V):
     registers, vectors = stack_array(dtype, V), vector_operations(dtype)
-    lanes, copy, add = vectors.lanes, vectors.copy, vectors.add
+    lanes, copy, add, add_scaled = vectors.lanes, vectors.copy, vectors.add, vectors.add_scaled
 
-    def add_window(words, n, start, weight, row, run, sums):
+    def add_window(words, n, start, weight, row, run, number, sums):
         """sums[t] += the weights of the spikes at step t: (1) at one position; weight (K K C V) of one block of outputs."""
-        w = registers()
-        for i in range(0, len(weight) // V):
-            place = U(start) + U(i // run * row + i % run)
-            for d in range(words.shape[0]):
-                word = words[U(d), U(n), place]
-                if word != NOTHING:
-                    for j in range(0, V, lanes):
-                        copy(w, U(j), weight, U(i * V + j))
-                    while word != NOTHING:
-                        t = U(d * WORD) + U(count_trailing_zeros(word))
-                        word &= word - ONE
+        w, w2 = registers(), registers()
+        for d in range(words.shape[0]):
+            word = NOTHING  # of a neuron that waits for a partner; its weights are in w
+            for k in range(len(weight) // (run * V)):
+                for r in range(run):
+                    word2 = words[U(d), U(n), U(start) + U(k * row + r)]
+                    if word2 == NOTHING:
+                        continue
+                    at = U((k * run + r) * V)
+                    if word == NOTHING:
+                        word = word2
                         for j in range(0, V, lanes):
-                            add(sums, t * U(V) + U(j), w, U(j))
+                            copy(w, U(j), weight, at + U(j))
+                        continue
+                    for j in range(0, V, lanes):
+                        copy(w2, U(j), weight, at + U(j))
+                    either = word | word2
+                    while either != NOTHING:
+                        t = count_trailing_zeros(either)
+                        either &= either - ONE
+                        a, b = number[(word >> t) & ONE], number[(word2 >> t) & ONE]
+                        place = (U(d * WORD) + U(t)) * U(V)
+                        for j in range(0, V, lanes):
+                            add_scaled(sums, place + U(j), a, w, U(j))
+                            add_scaled(sums, place + U(j), b, w2, U(j))
+                    word = NOTHING
+            while word != NOTHING:
+                place = (U(d * WORD) + U(count_trailing_zeros(word))) * U(V)
+                word &= word - ONE
+                for j in range(0, V, lanes):
+                    add(sums, place + U(j), w, U(j))
 
     return inline(add_window)
 
@@ -145,13 +164,14 @@ def make_forward(dtype, V):
     @kernel(dtype, V)
     def conv2d_forward_events_kernel(words, weight, bias, row, C, run, stride, sums, y):
         """words (D, B, H W C), weight (O / V, K K C V), bias (O') -> y (T, B, H', W', O)."""
+        number = np.array([0, 1], sums.dtype)  # of a bit
         T, B, height, width, O = y.shape
         for n in range(B):
             for i in range(height):
                 for j in range(width):
                     for block in range(len(weight)):
                         sums[: T * V] = 0
-                        add_window(words, n, i * stride * row + j * stride * C, weight[block], row, run, sums)
+                        add_window(words, n, i * stride * row + j * stride * C, weight[block], row, run, number, sums)
                         first = block * V
                         count = min(V, O - first)
                         for t in range(T):
@@ -170,6 +190,7 @@ def make_forward_pooled(dtype, V, K, pool_stride):
     @kernel(dtype, V, K, pool_stride)
     def conv2d_pool_forward_events_kernel(words, weight, bias, row, C, run, stride, sums, best, which, y, winner):
         """words (D, B, H W C), weight (O / V, K K C V), bias (O') -> y, winner (T, B, H'', W'', O)."""
+        number = np.array([0, 1], sums.dtype)  # of a bit
         T, B, height, width, O = y.shape
         for n in range(B):
             for i in range(height):
@@ -179,7 +200,7 @@ def make_forward_pooled(dtype, V, K, pool_stride):
                         for tap in range(K * K):
                             top, left = i * pool_stride + tap // K, j * pool_stride + tap % K
                             sums[: T * V] = 0
-                            add_window(words, n, top * stride * row + left * stride * C, weight[block], row, run, sums)
+                            add_window(words, n, top * stride * row + left * stride * C, weight[block], row, run, number, sums)
                             for t in range(T):
                                 for o in range(V):
                                     # Bias before the comparison: rounding could make unequal sums equal.
@@ -197,27 +218,45 @@ def make_forward_pooled(dtype, V, K, pool_stride):
 
 def _make_gather_window(dtype, V):
     registers, vectors = stack_array(dtype, V), vector_operations(dtype)
-    lanes, copy, add = vectors.lanes, vectors.copy, vectors.add
+    lanes, copy, add, add_scaled = vectors.lanes, vectors.copy, vectors.add, vectors.add_scaled
 
-    def gather_window(words, n, start, sums, row, run, dweight, first):
+    def gather_window(words, n, start, sums, row, run, number, dweight, first):
         """dweight[..., first : first + V] += sums[t] for the spikes at step t: (3) at one position."""
         K, _, O = dweight.shape
         flat = dweight.reshape(-1)
-        w = registers()
-        for i in range(K * run):
-            place = U(start) + U(i // run * row + i % run)
-            for d in range(words.shape[0]):
-                word = words[U(d), U(n), place]
-                if word != NOTHING:
+        w, w2 = registers(), registers()
+        for d in range(words.shape[0]):
+            word, at = NOTHING, U(0)  # of a neuron that waits for a partner, and the place of its gradients
+            for k in range(K):
+                for r in range(run):
+                    word2 = words[U(d), U(n), U(start) + U(k * row + r)]
+                    if word2 == NOTHING:
+                        continue
+                    at2 = U((k * run + r) * O + first)
+                    if word == NOTHING:
+                        word, at = word2, at2
+                        continue
                     for j in range(0, V, lanes):
-                        copy(w, U(j), flat, U(i * O + first + j))
-                    while word != NOTHING:
-                        t = U(d * WORD) + U(count_trailing_zeros(word))
-                        word &= word - ONE
+                        copy(w, U(j), flat, at + U(j))
+                        copy(w2, U(j), flat, at2 + U(j))
+                    either = word | word2
+                    while either != NOTHING:
+                        t = count_trailing_zeros(either)
+                        either &= either - ONE
+                        a, b = number[(word >> t) & ONE], number[(word2 >> t) & ONE]
+                        place = (U(d * WORD) + U(t)) * U(V)
                         for j in range(0, V, lanes):
-                            add(w, U(j), sums, t * U(V) + U(j))
+                            add_scaled(w, U(j), a, sums, place + U(j))
+                            add_scaled(w2, U(j), b, sums, place + U(j))
                     for j in range(0, V, lanes):
-                        copy(flat, U(i * O + first + j), w, U(j))
+                        copy(flat, at + U(j), w, U(j))
+                        copy(flat, at2 + U(j), w2, U(j))
+                    word = NOTHING
+            while word != NOTHING:
+                place = (U(d * WORD) + U(count_trailing_zeros(word))) * U(V)
+                word &= word - ONE
+                for j in range(0, V, lanes):
+                    add(flat, at + U(j), sums, place + U(j))
 
     return inline(gather_window)
 
@@ -230,6 +269,7 @@ def make_dweight(dtype, V, routed):
     @kernel(dtype, V, routed)
     def conv2d_dweight_events_kernel(words, dy, winner, K, pool_stride, row, C, stride, sums, dweight):
         """words (D, B, H W C), dy and winner (T, B, H', W', O) -> adds into dweight (K, K C, O')."""
+        number = np.array([0, 1], sums.dtype)  # of a bit
         T, B, height, width, O = dy.shape
         run = dweight.shape[1]
         taps = K * K if routed else 1
@@ -249,7 +289,7 @@ def make_dweight(dtype, V, routed):
                         else:
                             for o in range(count):
                                 sum_t[o] = gradient[o]
-                    gather_window(words, n, top * stride * row + left * stride * C, sums, row, run, dweight, first)
+                    gather_window(words, n, top * stride * row + left * stride * C, sums, row, run, number, dweight, first)
 
     return conv2d_dweight_events_kernel
 

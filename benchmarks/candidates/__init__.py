@@ -1,0 +1,81 @@
+"""Who takes part in train_step.py: one module a candidate, which imports its library and defines ``Candidate``.
+
+A candidate is made from a ``Task``, and does three things:
+
+    restore()   put the task's weights back, so that every step does the same work whatever came before
+    train()     one training step -> its loss
+    infer()     forward alone -> the output's spikes (T, B, 10)
+
+All see the same network, weights and batch, and use the task's number of threads.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness  # before numpy
+import numpy as np
+
+# Name -> module of this package, options of its ``Candidate``, and whether its loss must agree with spikeflow's.
+CANDIDATES = {
+    "spikeflow": ("spikeflow_step", {}, True),
+    "snntorch": ("snntorch_step", {}, True),
+    "pytorch": ("pytorch_step", {}, True),
+    "pytorch-batched": ("pytorch_step", {"batched": True}, True),
+    "pytorch-compile": ("pytorch_step", {"compiled": True}, True),
+    "jax": ("jax_step", {}, True),
+    "spikingjelly": ("spikingjelly_step", {}, False),  # another neuron: it resets within the step
+}
+
+
+@dataclass
+class Task:
+    """Weights by spikeflow's names, one batch, and how to run it."""
+
+    weights: dict[str, np.ndarray]
+    images: np.ndarray  # (B, 1, 28, 28) float32
+    labels: np.ndarray  # (B,) int64
+    num_steps: int
+    threads: int
+
+    def save(self, path: Path) -> None:
+        """Write the task to an npz file."""
+        numbers = {"num_steps": self.num_steps, "threads": self.threads}
+        np.savez(path, images=self.images, labels=self.labels, **numbers, **_prefixed(self.weights))
+
+    @classmethod
+    def load(cls, path: str) -> Task:
+        """Read what ``save`` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            weights = {key.removeprefix(PREFIX): file[key] for key in file if key.startswith(PREFIX)}
+            return cls(weights, file["images"], file["labels"], int(file["num_steps"]), int(file["threads"]))
+
+
+PREFIX = "weight/"
+
+
+def _prefixed(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {PREFIX + name: value for name, value in weights.items()}
+
+
+def make(name: str, task: Task) -> Any:
+    """-> the candidate of this name; ImportError if its library is not there."""
+    module, options, _ = CANDIDATES[name]
+    return importlib.import_module(f"candidates.{module}").Candidate(task, **options)
+
+
+def run(candidate: Any, task: Task, inference: bool) -> dict[str, float]:
+    """Restore the weights and take one step -> {"seconds": of the step alone, "loss": before it}."""
+    candidate.restore()
+    seconds, result = harness.timed(candidate.infer if inference else candidate.train)
+    return {"seconds": seconds, "loss": rate_loss(result, task.labels) if inference else float(result)}
+
+
+def rate_loss(spikes: np.ndarray, labels: np.ndarray) -> float:
+    """spikes (T, B, C), labels (B,) -> cross-entropy of the spikes at each step, averaged over time and batch."""
+    logits = spikes.astype(np.float64)
+    chosen = logits[:, np.arange(len(labels)), labels]
+    return float((np.log(np.exp(logits).sum(-1)) - chosen).mean())

@@ -1,0 +1,150 @@
+"""Time one training step of the Tutorial-6 network, in turn with other libraries.
+
+    python benchmarks/train_step.py                                       spikeflow, and what this Python can import
+    python benchmarks/train_step.py --peer-python ~/peers/bin/python      the other libraries in their own environment
+    python benchmarks/train_step.py --warmup-iterations 100               with weights that 100 iterations have trained
+    python benchmarks/train_step.py --inference                           the forward pass alone
+    python benchmarks/train_step.py --compile --json step.json            with torch.compile: slow to start
+
+Conv2d(1, 12, 5) - MaxPool2d(2) - Leaky - Conv2d(12, 64, 5) - MaxPool2d(2) - Leaky - Flatten - Linear(1024, 10) - Leaky,
+beta 0.5, fast sigmoid of slope 25, on a batch of MNIST, the same image at each of the time steps. A step clears the
+gradients, runs forward, the rate cross-entropy and backward, and lets Adam (lr 1e-2) change the weights. The weights
+are restored before every step, outside the timing: spike densities, and the work with them, would drift otherwise.
+
+First of all every candidate's loss must agree with spikeflow's: nothing is timed that computes something else.
+spikeflow runs in this process; the others share one child process. Peak memory is measured apart: a fresh process for
+each candidate takes two steps and does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import candidates
+import harness
+import tutorial6
+
+WORKER = Path(__file__).with_name("step_worker.py")
+LOSS_TOLERANCE = 1e-3
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the comparison -> exit status: 1 if a candidate's loss disagrees."""
+    args = parse(argv)
+    task = make_task(args)
+    with tempfile.TemporaryDirectory() as folder, harness.Worker(args.peer_python, WORKER) as worker:
+        path = Path(folder) / "task.npz"
+        task.save(path)
+        peers = worker.ask("environment", threads=args.threads)
+        environment = {"spikeflow": harness.environment(args.threads), "peers": peers}
+        for side, facts in environment.items():
+            print(f"{side}\n{harness.describe(facts)}\n")
+        steps = {"spikeflow": own_step(task, args.inference)}
+        steps |= peer_steps(worker, path, wanted(args), args.inference)
+        losses = {name: step()["loss"] for name, step in steps.items()}
+        if not agree(losses):
+            return 1
+        seconds = harness.alternate({name: seconds_of(step) for name, step in steps.items()}, args.rounds)
+        memory = {} if args.no_memory else {name: peak_memory(name, path, args) for name in steps}
+    print(f"\n{title(args)}\n\n{harness.timing_table(seconds, memory)}")
+    options = {key: value for key, value in vars(args).items() if key not in ("peer_python", "json")}
+    result = {"options": options, "environment": environment, "losses": losses, "seconds": seconds}
+    harness.write_json(args.json, {**result, "peak_rss_mb": memory})
+    return 0
+
+
+def title(args) -> str:
+    """-> what is timed."""
+    what = "forward pass" if args.inference else "training step"
+    return (
+        f"{what}, batch {args.batch_size}, {args.num_steps} time steps, {args.threads} threads, {args.rounds} rounds, "
+        f"weights after {args.warmup_iterations} iterations"
+    )
+
+
+def parse(argv) -> argparse.Namespace:
+    """-> the command line's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add, cores = parser.add_argument, harness.available_cores()
+    add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter of the other libraries")
+    add("--rounds", type=int, default=5)
+    add("--threads", type=int, default=cores, help="for everyone; default: all cores")
+    add("--batch-size", type=int, default=tutorial6.BATCH_SIZE)
+    add("--num-steps", type=int, default=tutorial6.NUM_STEPS)
+    add("--warmup-iterations", type=int, default=0, metavar="N", help="train everyone's weights for N iterations first")
+    add("--inference", action="store_true", help="time the forward pass alone")
+    add("--compile", action="store_true", help="add PyTorch under torch.compile")
+    add("--no-memory", action="store_true", help="skip the processes that measure peak memory")
+    add("--json", type=Path, metavar="PATH", help="write everything to this file")
+    return parser.parse_args(argv)
+
+
+def make_task(args) -> candidates.Task:
+    """-> the weights, trained if asked for, and one batch."""
+    import spikeflow as sf
+
+    sf.set_num_threads(args.threads)
+    net = tutorial6.network()
+    if args.warmup_iterations:
+        loss = tutorial6.train(net, args.warmup_iterations, args.batch_size, args.num_steps)
+        print(f"weights after {args.warmup_iterations} iterations, loss {loss:.4f}\n")
+    return candidates.Task(net.state_dict(), *tutorial6.batch(args.batch_size), args.num_steps, args.threads)
+
+
+def wanted(args) -> list[str]:
+    """-> the peers to try."""
+    left_out = {"spikeflow"} if args.compile else {"spikeflow", "pytorch-compile"}
+    return [name for name in candidates.CANDIDATES if name not in left_out]
+
+
+def own_step(task: candidates.Task, inference: bool) -> Callable[[], dict]:
+    """-> a function that takes spikeflow's step, in this process."""
+    candidate = candidates.make("spikeflow", task)
+    return lambda: candidates.run(candidate, task, inference)
+
+
+def peer_steps(worker: harness.Worker, path: Path, names: list[str], inference: bool) -> dict[str, Callable[[], dict]]:
+    """-> {name: function that takes a step of this candidate in the worker}, of those that can be imported."""
+    steps = {}
+    for name in names:
+        missing = worker.ask("make", name=name, task=str(path))
+        if missing is None:
+            steps[name] = lambda name=name: worker.ask("run", name=name, inference=inference)
+        else:
+            print(f"{name}: not importable: skipped ({missing})")
+    return steps
+
+
+def agree(losses: dict[str, float]) -> bool:
+    """Print every candidate's loss -> do all that should agree with spikeflow's?"""
+    expected, verdicts = losses["spikeflow"], {}
+    for name, loss in losses.items():
+        judged, close = candidates.CANDIDATES[name][2], abs(loss - expected) <= LOSS_TOLERANCE
+        verdicts[name] = ("OK" if close else "FAIL") if judged else "not judged: another neuron"
+    rows = [[name, f"{loss:.7f}", f"{loss - expected:+.1e}", verdicts[name]] for name, loss in losses.items()]
+    print("\nloss of the first step, which must agree within", LOSS_TOLERANCE)
+    print(harness.table(["candidate", "loss", "difference", "verdict"], rows))
+    return "FAIL" not in verdicts.values()
+
+
+def seconds_of(step: Callable[[], dict]) -> Callable[[], float]:
+    """-> the function that takes the step and returns its seconds alone."""
+    return lambda: step()["seconds"]
+
+
+def peak_memory(name: str, path: Path, args) -> float:
+    """-> peak memory in MB of a fresh process that takes two steps of one candidate."""
+    python = sys.executable if name == "spikeflow" else args.peer_python
+    with harness.Worker(python, WORKER) as worker:
+        worker.ask("make", name=name, task=str(path))
+        for _ in range(2):
+            worker.ask("run", name=name, inference=args.inference)
+        return worker.ask("peak_rss")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
