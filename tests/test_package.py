@@ -72,6 +72,30 @@ def test_a_second_process_finds_every_kernel_in_the_cache(tmp_path):
     assert {name: path.stat().st_mtime_ns for name, path in cache_files(folder).items()} == files
 
 
+WIDTHS = """
+import numpy as np, spikeflow as sf
+for outputs in {outputs}:
+    results = []
+    for backend in ("cpu", "reference"):
+        net = sf.Sequential(sf.Linear(6, outputs), sf.Leaky(0.5), sf.Linear(outputs, 3), sf.Leaky(0.5), backend=backend)
+        for p in net.parameters(): p.value *= 3
+        net.forward(np.ones((5, 6), np.float32), 4)
+        results.append(net.backward(np.ones((4, 5, 3), np.float32), input_grad=True))
+    assert np.allclose(*results, rtol=1e-4, atol=1e-6), outputs
+"""
+
+
+def test_kernels_of_several_processes_live_together(tmp_path):
+    # Each process compiles the same factories' kernels, in the same order, for another width.
+    folder = str(tmp_path / "jit")
+    for outputs in (5, 20, 70):
+        python(WIDTHS.format(outputs=[outputs]), SPIKEFLOW_CACHE_DIR=folder)
+    before = set(cache_files(tmp_path / "jit"))
+    for order in ([5, 20, 70], [70, 20, 5]):
+        python(WIDTHS.format(outputs=order), SPIKEFLOW_CACHE_DIR=folder)
+    assert set(cache_files(tmp_path / "jit")) == before
+
+
 def test_damaged_entries_are_compiled_again(tmp_path):
     folder = tmp_path / "jit"
     first = python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))

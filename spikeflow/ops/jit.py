@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import pickle
+import secrets
 import stat
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from pathlib import Path
 import llvmlite
 import numba
 from numba.core import config
+from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
@@ -44,7 +47,7 @@ def kernel(*key) -> Callable:
 
     def decorate(function: Callable) -> Callable:
         dispatcher = inline(function)
-        if UNKNOWN not in key:
+        if UNKNOWN not in key and _symbols_are_unique:
             names = tuple(str(part) for part in key)
             dispatcher._cache = _KernelCache((function.__module__, function.__qualname__, *names))
         return dispatcher
@@ -55,6 +58,23 @@ def kernel(*key) -> Callable:
 def inline(function: Callable) -> Callable:
     """Compile a function that kernels call: never stored by itself, its code becomes part of theirs."""
     return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+def _make_symbols_unique() -> bool:
+    """Start Numba's count of compiled functions at a random number; False if this Numba keeps no such count.
+
+    The count is part of a function's symbol, and a process that loads two kernels with a symbol in common silently runs one in
+    place of the other. Counts that start at 1 in every process make that likely: factories give all their kernels one name.
+    """
+    if not hasattr(FunctionIdentity, "_unique_ids"):
+        return False
+    FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
+    return True
+
+
+_symbols_are_unique = _make_symbols_unique()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make_symbols_unique)
 
 
 def cache_folder() -> Path:

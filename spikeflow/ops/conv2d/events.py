@@ -3,9 +3,9 @@
 Forward and weight gradient walk alike.  For one output position, the sums of all time steps stand side by side in ``sums``
 (T, V), 13 KB at T = 50 and V = 64: the first-level cache. The neurons of the window follow in the order of (1), kernel row,
 kernel column, channel. Neurons with an empty word are skipped; of the others two at a time load their V weights into registers,
-and add them to ``sums[t]`` for each step t at which either fires, each times its own bit. One pass over ``sums`` serves both, and
-neighbours often fire together. A weight times 1 or 0 is exact, so this is the dense sum, in the same order, bit for bit. Backward,
-the registers hold V weight gradients instead, and ``sums`` the output gradient.
+and add them to ``sums[t]`` for each step t at which either fires, each times its own bit. One pass over ``sums`` serves both,
+and neighbours often fire together. A weight times 1 or 0 is exact, so this is the dense sum, in the same order, bit for bit.
+Backward, the registers hold V weight gradients instead, and ``sums`` the output gradient.
 
 Input gradient through a max-pool.  Every pooled number sends its gradient to the one tap of its window that won, so of the dense
 (4) a quarter remains for 2 x 2 windows. The channels that share a winner at one place form a bit mask; their patches of K x K C
