@@ -1,5 +1,7 @@
 """The tables of operations: one backend, one table, the same names and arguments in each.
 
+Only ``reference`` takes, besides, the discrete choices that it is to obey (``winner``, ``flags``), for finite differences.
+
 ``reference`` is plain NumPy, for reading and for checking; ``cpu`` is Numba.
 """
 

@@ -54,7 +54,7 @@ def load_with_info(path: str | os.PathLike, backend: str = "cpu") -> tuple[Seque
         net = Sequential.from_config(header["network"], backend=backend)
         net.load_state_dict({name.removeprefix(WEIGHTS): value for name, value in entries.items()})
         return net, header["info"]
-    except (FileNotFoundError, IsADirectoryError, CheckpointError):
+    except (OSError, MemoryError, CheckpointError):
         raise
     except Exception as error:  # zip, NumPy and JSON each fail in ways of their own on damaged bytes
         raise CheckpointError(f"{path} is not a sound spikeflow checkpoint: {error}") from error

@@ -1,5 +1,8 @@
 """Finite differences against the hand-derived gradients of a whole network.
 
+What is checked: every parameter of every layer, at sampled entries and along drawn directions. Kernels that skip the zeros of
+real spikes cannot run on smooth numbers; the tests compare them with the dense kernels that run here.
+
 Spikes have no derivative, so the check runs the network's smooth twin: the same layers in float64 with the surrogate's primitive
 in place of the step. The twin is differentiable where every discrete choice is held fixed, and the hand-derived backward is then
 its exact gradient. The analytic side is the network's own backend. The numeric side is the NumPy reference, which obeys the
@@ -33,7 +36,7 @@ from . import backends, random
 from .layers import Neuron
 from .layers.base import Plan
 from .losses import Loss
-from .network import Call, Run, Sequential
+from .network import Call, Run, Sequential, channel_last
 
 __all__ = ["Report", "Row", "gradcheck"]
 
@@ -119,7 +122,7 @@ def gradcheck(
     -------
     Report
     """
-    twin = Sequential.from_config({**net.config(), "dtype": "float64"}, backend=net.backend)
+    twin = Sequential(*(layer.unused_copy() for layer in net.layers), backend=net.backend, dtype=np.float64)
     twin.load_state_dict({name: value.astype(np.float64) for name, value in net.state_dict().items()})
     for layer in twin.layers:
         if "beta" in layer.params:  # its clamp is flat outside [0, 1]: no difference may step over an end
@@ -137,9 +140,8 @@ def gradcheck(
     for position, layer in enumerate(twin.layers):
         for parameter in layer.params.values():
             rows.append((parameter.name, parameter.value, parameter.grad, position))
-    internal = call.x  # channel last; the same memory that the reference reads
-    gradient = np.moveaxis(dimages, -3, -1) if dimages.ndim >= 4 else dimages
-    rows.append(("input", internal, gradient.reshape(internal.shape), 0))
+    gradient = channel_last(dimages[None] if call.static else dimages)
+    rows.append(("input", call.x, gradient, 0))  # the array that the reference reads, changed in place
     compare = _Comparison(numeric, loss, entries, directions, h, tolerance, seed)
     return Report([compare(*row) for row in rows], loss, scales)
 

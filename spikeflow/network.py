@@ -3,10 +3,10 @@
 A batch is cut into blocks of BLOCK samples, whatever the number of threads. A block goes through all layers while its data is in
 cache: ``loss_and_grad`` takes it forward, through the loss, and back, and then forgets it. Block i adds its gradients to lane
 i mod LANES, a lane takes its blocks in order, and lanes are summed in order. So the same seed gives the same bits on any number
-of threads.
+of threads. The price is memory: while a batch runs, each lane holds gradients of its own for all parameters.
 
 Static prefix.  An input without a time axis enters as T = 1 and stays so until the first neuron: what lies before it is computed
-once a batch, forward and backward, not T times. The neuron sums its input gradient over time, which is all that takes.
+once a batch, forward and backward, not T times. The neuron sums its input gradient over time, which is all it takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from . import backends, parallel
+from . import backends, parallel, random
 from .layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, Neuron, Parameter, from_config
 from .layers.base import Plan, positive_int
 from .losses import Loss, check_labels
@@ -100,6 +100,7 @@ class Sequential:
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
         self.seed = positive_int("seed", seed, least=0)
+        random.raw_bits(0, self.seed, "")  # too large a seed must fail before a layer belongs to this network
         self.backend = backend
         self.events = bool(events)
         self._ops = backends.load(backend)
@@ -185,6 +186,7 @@ class Sequential:
         ValueError
             A shape that does not fit (the layer is named), NaN or infinity in images or parameters, ``num_steps`` below 1.
         """
+        self._last = None  # free the caches of an earlier forward, and leave none if this one fails
         call = self._call(images, num_steps)
         outputs = self._forward(call)
         self._last = call
@@ -236,6 +238,8 @@ class Sequential:
             self.backward(dspikes, dmembrane)
             self._last = None
             return float(loss), spikes
+        if loss_fn.inputs not in ("spikes", "membrane"):
+            raise ValueError(f'{loss_fn!r}.inputs must be "spikes" or "membrane", got {loss_fn.inputs!r}')
         call = self._call(images, num_steps)
         labels = check_labels(labels, call.batch, loss_fn.classes(_channel_first_shape(call.features)))
         normaliser = loss_fn.normaliser(labels)
@@ -267,7 +271,7 @@ class Sequential:
         images, num_steps
             As for ``forward``.
         batch_size : int
-            Samples converted and checked at a time; results do not depend on it.
+            Samples in flight at a time, which bounds memory; results do not depend on it.
         counts : bool
             Return the number of spikes over time instead of the spikes.
 
@@ -313,13 +317,15 @@ class Sequential:
             "layers": [layer.config() for layer in self.layers],
             "seed": self.seed,
             "dtype": self.dtype.name,
+            "events": self.events,
         }
 
     @classmethod
     def from_config(cls, config: dict, backend: str = "cpu") -> Sequential:
         """Build the network that ``config`` described, with the initial weights of its seed."""
         layers = [from_config(layer) for layer in config["layers"]]
-        return cls(*layers, seed=config["seed"], backend=backend, dtype=config["dtype"])
+        options = {key: config[key] for key in ("seed", "dtype", "events")}
+        return cls(*layers, backend=backend, **options)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write description and weights to an npz file, atomically; ``spikeflow.load`` reads it."""
@@ -351,7 +357,7 @@ class Sequential:
         plans = self._plans(shapes, smooth)
         prepared = [layer.prepare(self._ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
         # A copy: the caller may change the images before backward reads them.
-        x = np.array(_channel_last(x[None] if static else x), order="C")
+        x = np.array(channel_last(x[None] if static else x), order="C")
         return Call(x, static, Run(num_steps, smooth), self._ops, prepared, _channel_last_shape(shape), input_grads)
 
     def _plans(self, shapes, smooth: bool) -> list[Plan]:
@@ -442,7 +448,7 @@ class Sequential:
         shape = (call.run.num_steps, call.batch, *_channel_first_shape(call.features))
         if gradient.shape != shape:
             raise ValueError(f"{name} must have the shape {shape} of what forward returned, got {gradient.shape}")
-        return _channel_last(gradient.astype(self.dtype, copy=False))
+        return channel_last(gradient.astype(self.dtype, copy=False))
 
     # ---------------------------------------------------------------------------------------------- one block
 
@@ -516,7 +522,7 @@ def _membrane(kept) -> np.ndarray:
     return rows.reshape(len(rows), *kept.input_shape[1:])
 
 
-def _channel_last(x: np.ndarray) -> np.ndarray:
+def channel_last(x: np.ndarray) -> np.ndarray:
     """(T, B, C, H, W) -> (T, B, H, W, C); samples that are no images stay as they are."""
     return np.ascontiguousarray(np.moveaxis(x, 2, -1)) if x.ndim == 5 else x
 

@@ -56,7 +56,7 @@ class Settings:
     out_dir: str | None = None
 
     def resolved(self) -> Settings:
-        """-> a copy in which every setting has a value and is checked."""
+        """-> a copy with the preset's values and the defaults filled in, numbers checked."""
         preset = presets.find(self.preset)
         values = {**asdict(self)}
         for key in ("epochs", "batch_size", "lr", "num_steps"):
@@ -240,6 +240,7 @@ class _Run:
             "run": str(self.folder),
             "iteration": self.iteration,
             "test_accuracy": self.accuracy,
+            "evaluated_at": self.evaluated,
             "interrupted": interrupted,
             "images_per_second": images_per_second,
             "firing_rates": self._firing_rates(),
@@ -272,7 +273,8 @@ def _new_folder(settings: Settings) -> Path:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     rates = ", ".join(f"layer {name} {100 * rate:.1f} %" for name, rate in summary["firing_rates"].items())
-    print(f"test accuracy {100 * summary['test_accuracy']:.2f} % on the whole test set")
+    at = f"on the whole test set, at iteration {summary['evaluated_at']}"
+    print(f"test accuracy {100 * summary['test_accuracy']:.2f} % {at}")
     print(f"{summary['images_per_second']:.0f} images/s in training steps, peak memory {summary['peak_memory_mb']:.0f} MB")
     print(f"firing rates: {rates}")
     print(f"run folder: {summary['run']}")

@@ -115,6 +115,10 @@ class Layer:
         options = {key: _plain(getattr(self, key)) for key in inspect.signature(type(self)).parameters}
         return {"type": type(self).__name__, **options}
 
+    def unused_copy(self) -> Layer:
+        """-> a layer with the same options that belongs to no network."""
+        return type(self)(**{key: getattr(self, key) for key in inspect.signature(type(self)).parameters})
+
     def refuse(self, expected: str, shape: tuple[int, ...]):
         """-> the ValueError for an input that does not fit, naming this layer."""
         return ValueError(f"layer {self.name} ({self!r}) expects {expected}, got an input of shape {shape} per sample")

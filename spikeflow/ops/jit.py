@@ -11,6 +11,7 @@ to the user and be writable by nobody else, since entries hold code; otherwise n
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -78,11 +79,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def cache_folder() -> Path:
-    """The folder of the compiled kernels; it need not exist."""
-    if "SPIKEFLOW_CACHE_DIR" in os.environ:
+    """The folder of the compiled kernels, which need not exist; FileNotFoundError where no such place is known."""
+    if os.environ.get("SPIKEFLOW_CACHE_DIR"):
         return Path(os.environ["SPIKEFLOW_CACHE_DIR"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(base) / "spikeflow" / "jit"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "spikeflow" / "jit"
+    try:
+        return Path.home() / ".cache" / "spikeflow" / "jit"
+    except RuntimeError as error:  # a user without a home
+        raise FileNotFoundError(f"no folder for compiled kernels: {error}") from error
 
 
 @functools.cache
@@ -119,7 +124,8 @@ class _KernelCache:
                 raise ValueError("damaged entry")
             return CompileResult._rebuild(target_context, *pickle.loads(payload))
         except Exception:  # whatever is wrong with an entry, compiling again is right
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return None
 
     def save_overload(self, signature, result) -> None:

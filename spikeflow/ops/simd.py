@@ -5,8 +5,8 @@ constant after unrolling; a NumPy array made inside a kernel lives on the heap a
 Kernels therefore sum in ``stack_array``s, whole vectors at a time (``vector_operations``), in loops of literal length.
 
 Memory.  A 64-byte vector that straddles two cache lines costs two loads, so every buffer begins at a multiple of 64 bytes.
-Inside ``scratch()`` buffers come from one arena a thread, reused by the next block of samples: no page is touched for the
-first time, and none is handed back to the system, in a training step.
+Inside ``scratch()`` buffers come from one arena a thread, reused by the next block of samples: their pages are touched for the
+first time once, and not handed back to the system in every step.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def tile_shape(dtype: np.dtype, outputs: int) -> tuple[int, int]:
 
 
 class _Arena(threading.local):
-    """One thread's reusable memory: a stack of buffers, in use up to ``top`` of the last."""
+    """One thread's reusable memory: one buffer, in use up to ``top``."""
 
     active = False
     buffer = np.empty(0, np.uint8)

@@ -56,7 +56,9 @@ class Surrogate:
         return f"{self.primitive.__name__}/{self.derivative.__name__}" if ours else None
 
     def config(self) -> dict:
-        """The description from which ``from_config`` makes it again."""
+        """The description from which ``from_config`` makes it again; ValueError for functions that are not ours."""
+        if self.name not in SURROGATES or self.cache_key is None:
+            raise ValueError(f"surrogate {self.name!r} has functions of its own, which cannot be written down and read back")
         return {"name": self.name, **self.params}
 
 

@@ -20,14 +20,14 @@ from ..jit import inline, kernel
 from ..simd import empty, lasting_zeros, stack_array, tile_shape, vector_lanes, vector_operations, zeros
 
 U = np.uintp  # unsigned indices: a signed one costs wrap-around code in the innermost loop
-CHUNK = 128  # positions of (3) summed in registers before they reach memory: keeps x and dy in L1, and the float32 sums short
+CHUNK = 128  # positions of (3) summed in registers, from zero, then added: keeps x and dy in L1, and the float32 sums short
 
 
 @dataclass(frozen=True)
 class Packed:
     """Weights as the kernels read them: columns padded with zeros to whole tiles, each layout made when it is first asked for."""
 
-    weight: np.ndarray  # (O, C, K, L), the layer's own: a kernel of K rows and L columns
+    weight: np.ndarray  # (O, C, K, L): a kernel of K rows and L columns
 
     @functools.cached_property
     def terms(self) -> np.ndarray:
@@ -70,8 +70,8 @@ class Packed:
 
 
 def conv2d_pack(weight):
-    """weight (O, C, K, L) -> Packed."""
-    return Packed(weight)
+    """weight (O, C, K, L) -> Packed, of a copy: backward must see what forward saw."""
+    return Packed(weight.copy())
 
 
 def conv2d_forward(x, packed, bias, stride, padding):
@@ -108,6 +108,8 @@ def _dweight(dy, x, packed, stride, padding, dweight):
     O, C, K, L = packed.weight.shape
     x = _pad(x, padding)
     rows, columns = tile_shape(x.dtype, O)
+    if L * C < rows:
+        rows = 4 if L * C >= 4 else 1
     flat = dy.reshape(-1, O)
     wide = _pad_columns(flat, columns)
     sums = zeros((K, L * C, wide.shape[1]), x.dtype)
@@ -176,7 +178,7 @@ def make_forward(dtype, R, V):
 
     @kernel(dtype, R, V)
     def conv2d_forward_kernel(x, weight, bias, offsets, row, run, y):
-        """x flat, weight (O / V, K K C V), bias (O), offsets (P) -> y (P, O)."""
+        """x flat, weight (O / V, K L C V), bias (O), offsets (P) -> y (P, O)."""
         out = np.empty(R * V, y.dtype)
         P, O = y.shape
         for block in range(len(weight)):
@@ -202,7 +204,7 @@ def _make_forward_tile(dtype, R, V):
     lanes, clear, copy, add_scaled = vectors.lanes, vectors.clear, vectors.copy, vectors.add_scaled
 
     def forward_tile(x, weight, offsets, p, row, run, out):
-        """out (R V) = the sums of (1) at positions p ... p + R - 1; weight (K K C V) of one block of outputs."""
+        """out (R V) = the sums of (1) at positions p ... p + R - 1; weight (K L C V) of one block of outputs."""
         acc, start = registers(), carray(starts(), (R,))
         for m in range(R):
             start[m] = offsets[p + m]
@@ -230,7 +232,7 @@ def make_dweight(dtype, R, V):
 
     @kernel(dtype, R, V)
     def conv2d_dweight_kernel(dy, x, offsets, row, dweight):
-        """dy (P O') flat, x flat, offsets (P) -> adds into dweight (K, K C, O'), O' whole tiles."""
+        """dy (P O') flat, x flat, offsets (P) -> adds into dweight (K, L C, O'), O' whole tiles."""
         K, run, O = dweight.shape
         sums = dweight.reshape(-1)
         for lo in range(0, len(offsets), CHUNK):
@@ -251,14 +253,14 @@ def make_dweight(dtype, R, V):
 
 def _make_dweight_tile(dtype, R, V):
     registers, vectors = stack_array(dtype, R * V), vector_operations(dtype)
-    lanes, copy, add_scaled = vectors.lanes, vectors.copy, vectors.add_scaled
+    lanes, clear, add, add_scaled = vectors.lanes, vectors.clear, vectors.add, vectors.add_scaled
 
     def dweight_tile(dy, at, O, x, offsets, tap, sums, to):
         """Adds (3) over the given positions to R rows of ``sums``, from place ``to``; dy's first row begins at ``at``."""
         acc = registers()
         for m in range(R):
             for j in range(0, V, lanes):
-                copy(acc, U(m * V + j), sums, U(to + m * O + j))
+                clear(acc, U(m * V + j))
         for p in range(len(offsets)):
             start, gradient = offsets[p] + U(tap), U(at + p * O)
             for m in range(R):
@@ -267,7 +269,7 @@ def _make_dweight_tile(dtype, R, V):
                     add_scaled(acc, U(m * V + j), a, dy, gradient + U(j))
         for m in range(R):
             for j in range(0, V, lanes):
-                copy(sums, U(to + m * O + j), acc, U(m * V + j))
+                add(sums, U(to + m * O + j), acc, U(m * V + j))
 
     return inline(dweight_tile)
 
@@ -279,7 +281,7 @@ def make_dx(dtype, R, V):
 
     @kernel(dtype, R, V)
     def conv2d_dx_kernel(dy, weight, offsets, row, dx):
-        """dy (P, O), weight (K, K C / V, O V), offsets (P) -> adds into dx, flat.
+        """dy (P, O), weight (K, L C / V, O V), offsets (P) -> adds into dx, flat.
 
         The last vector of a run may reach beyond it. Its surplus lanes hold zeros, the weights' padding; dx has room behind.
         """

@@ -120,7 +120,7 @@ def _make_add_window(dtype, V):
     lanes, copy, add, add_scaled = vectors.lanes, vectors.copy, vectors.add, vectors.add_scaled
 
     def add_window(words, n, start, weight, row, run, number, sums):
-        """sums[t] += the weights of the spikes at step t: (1) at one position; weight (K K C V) of one block of outputs."""
+        """sums[t] += the weights of the spikes at step t: (1) at one position; weight (K L C V) of one block of outputs."""
         w, w2 = registers(), registers()
         for d in range(words.shape[0]):
             word = NOTHING  # of a neuron that waits for a partner; its weights are in w
@@ -163,7 +163,7 @@ def make_forward(dtype, V):
 
     @kernel(dtype, V)
     def conv2d_forward_events_kernel(words, weight, bias, row, C, run, stride, sums, y):
-        """words (D, B, H W C), weight (O / V, K K C V), bias (O') -> y (T, B, H', W', O)."""
+        """words (D, B, H W C), weight (O / V, K L C V), bias (O') -> y (T, B, H', W', O)."""
         number = np.array([0, 1], sums.dtype)  # of a bit
         T, B, height, width, O = y.shape
         for n in range(B):
@@ -189,7 +189,7 @@ def make_forward_pooled(dtype, V, K, pool_stride):
 
     @kernel(dtype, V, K, pool_stride)
     def conv2d_pool_forward_events_kernel(words, weight, bias, row, C, run, stride, sums, best, which, y, winner):
-        """words (D, B, H W C), weight (O / V, K K C V), bias (O') -> y, winner (T, B, H'', W'', O)."""
+        """words (D, B, H W C), weight (O / V, K L C V), bias (O') -> y, winner (T, B, H'', W'', O)."""
         number = np.array([0, 1], sums.dtype)  # of a bit
         T, B, height, width, O = y.shape
         for n in range(B):
@@ -268,12 +268,14 @@ def make_dweight(dtype, V, routed):
 
     @kernel(dtype, V, routed)
     def conv2d_dweight_events_kernel(words, dy, winner, K, pool_stride, row, C, stride, sums, dweight):
-        """words (D, B, H W C), dy and winner (T, B, H', W', O) -> adds into dweight (K, K C, O')."""
+        """words (D, B, H W C), dy and winner (T, B, H', W', O) -> adds into dweight (K, L C, O')."""
         number = np.array([0, 1], sums.dtype)  # of a bit
         T, B, height, width, O = dy.shape
         run = dweight.shape[1]
         taps = K * K if routed else 1
+        part = np.empty_like(dweight)  # of one sample: keeps the float32 sums short
         for n in range(B):
+            part[:] = 0
             for place in range(height * width * taps):
                 tap = place % taps
                 i, j = place // taps // width, place // taps % width
@@ -289,7 +291,8 @@ def make_dweight(dtype, V, routed):
                         else:
                             for o in range(count):
                                 sum_t[o] = gradient[o]
-                    gather_window(words, n, top * stride * row + left * stride * C, sums, row, run, number, dweight, first)
+                    gather_window(words, n, top * stride * row + left * stride * C, sums, row, run, number, part, first)
+            dweight += part
 
     return conv2d_dweight_events_kernel
 

@@ -6,8 +6,8 @@ import numpy as np
 
 
 def conv2d_pack(weight):
-    """weight (O, C, K, K) -> itself: the reference computes with PyTorch's layout."""
-    return weight
+    """weight (O, C, K, K) -> a copy: the reference computes with PyTorch's layout."""
+    return weight.copy()
 
 
 def conv2d_forward(x, weight, bias, stride, padding):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 def linear_pack(weight):
-    """weight (O, F) -> itself."""
-    return weight
+    """weight (O, F) -> a copy."""
+    return weight.copy()
 
 
 def linear_forward(x, weight, bias):
