@@ -99,8 +99,10 @@ def conv2d_backward(dy, x, packed, stride, padding, dweight, dbias, input_grad):
 
 
 def channel_sums(dy):
-    """dy (..., O) -> (O): in float64, since the axis is long."""
-    return dy.reshape(-1, dy.shape[-1]).sum(0, dtype=np.float64).astype(dy.dtype)
+    """(2): dy (..., O) -> (O)."""
+    sums = np.zeros(dy.shape[-1])
+    make_channel_sums()(dy.reshape(-1, dy.shape[-1]), sums)
+    return sums.astype(dy.dtype)
 
 
 def _dweight(dy, x, packed, stride, padding, dweight):
@@ -169,6 +171,19 @@ def _offsets(shape, height, width, stride):
     row = np.arange(height, dtype=U) * U(stride * W * C)
     column = np.arange(width, dtype=U) * U(stride * C)
     return (image[:, None, None] + row[:, None] + column).reshape(-1)
+
+
+@functools.cache
+def make_channel_sums():
+    @kernel()
+    def channel_sums_kernel(dy, sums):
+        """dy (P, O) -> adds into sums (O) float64, since the axis is long."""
+        for p in range(dy.shape[0]):
+            row = dy[p]
+            for o in range(len(sums)):
+                sums[o] += row[o]
+
+    return channel_sums_kernel
 
 
 @functools.cache

@@ -35,23 +35,23 @@ def conv2d_forward_events(spikes, packed, bias, stride, padding, pool=None):
     D, B, H, W, C = words.shape
     T = spikes.num_steps
     height, width = (H - rows) // stride + 1, (W - columns) // stride + 1
-    if bias is None:
-        bias = np.zeros(O, weight.dtype)
     V = packed.forward.shape[3]
-    bias = np.pad(bias, (0, -O % V))
+    padded_bias = np.zeros(len(packed.forward) * V, weight.dtype)
+    if bias is not None:
+        padded_bias[:O] = bias
     sums = empty((D * WORD * V,), weight.dtype)
     geometry = W * C, C, columns * C, stride
     words, terms = words.reshape(D, B, -1), packed.forward.reshape(len(packed.forward), -1)
     if pool is None:
         y = empty((T, B, height, width, O), weight.dtype)
-        make_forward(weight.dtype, V)(words, terms, bias, *geometry, sums, y)
+        make_forward(weight.dtype, V)(words, terms, padded_bias, *geometry, sums, y)
         return y
     K, pool_stride = pool
     shape = (T, B, (height - K) // pool_stride + 1, (width - K) // pool_stride + 1, O)
     y, winner = empty(shape, weight.dtype), empty(shape, np.uint8)
     best, which = empty((T, V), weight.dtype), empty((T, V), np.uint8)
     pooled = make_forward_pooled(weight.dtype, V, K, pool_stride)
-    pooled(words, terms, bias, *geometry, sums, best, which, y, winner)
+    pooled(words, terms, padded_bias, *geometry, sums, best, which, y, winner)
     return Pooled(y, winner, (T, B, height, width, O))
 
 
