@@ -28,7 +28,7 @@ from .ops.simd import scratch
 
 __all__ = ["Sequential"]
 
-BLOCK = 4  # samples: a Tutorial-6 block of 50 steps takes about 10 MB, in the last-level cache for a few threads
+BLOCK = 4  # samples: a Tutorial-6 block of 50 steps takes 7 MB (15 MB without events): a few fit into the last-level cache
 LANES = 16  # partial sums of the gradients, and tasks in flight: as many threads find work
 
 
@@ -452,12 +452,14 @@ class Sequential:
 
     # ---------------------------------------------------------------------------------------------- one block
 
-    def _forward_block(self, call: Call, block: slice) -> tuple[np.ndarray, list]:
-        """-> the last layer's spikes (T, b, ...), and what each layer keeps."""
+    def _forward_block(self, call: Call, block: slice, watch: Callable | None = None) -> tuple[np.ndarray, list]:
+        """-> the last layer's spikes (T, b, ...), and what each layer keeps; ``watch(layer, output, kept)`` sees them all."""
         x, kept = np.ascontiguousarray(call.x[:, block]), []
         for layer, prepared in zip(self.layers, call.prepared, strict=True):
             x, keep = layer.forward(call.ops, prepared, x, call.run)
             kept.append(keep)
+            if watch:
+                watch(layer, x, keep)
         return x, kept
 
     def _backward_block(self, call: Call, kept, dspikes, dmembrane, grads, input_grad) -> np.ndarray | None:
@@ -499,12 +501,14 @@ class Sequential:
         return _channel_first(outputs)
 
     def _record_block(self, call: Call, block: slice) -> dict[str, dict[str, np.ndarray]]:
-        x, record = np.ascontiguousarray(call.x[:, block]), {}
-        for layer, prepared in zip(self.layers, call.prepared, strict=True):
-            x, keep = layer.forward(call.ops, prepared, x, call.run)
+        record = {}
+
+        def watch(layer, x, keep):
             if isinstance(layer, Neuron):
                 spikes = x.dense(self.dtype) if isinstance(x, SpikeWords) else x
                 record[layer.name] = {"spikes": spikes, "membrane": _membrane(keep)}
+
+        self._forward_block(call, block, watch)
         return record
 
 

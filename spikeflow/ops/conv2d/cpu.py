@@ -5,7 +5,8 @@ With channels last, row k of a position's window is one run of K C consecutive n
 result in registers (simd.tile_shape) while it walks along the summed axis: per step one row of the right factor is loaded, and
 each number of the left factor is broadcast against it. The order of summation in (1) is kernel row, kernel column, channel.
 
-A linear layer is the case K = H = W = 1; linear/cpu.py calls these kernels too.
+A linear layer is the case K = H = W = 1; linear/cpu.py calls these kernels too. Behind a Flatten it is a convolution whose
+kernel of K = H rows and L = W columns covers the whole image. Elsewhere L = K.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def leaky_forward(x, num_steps, beta, threshold, reset, surrogate, smooth=False)
     membrane[0] = 0
     params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
     code = (surrogate.cache_key or UNKNOWN) if smooth else None
-    make_forward(reset, code, surrogate.primitive)(x, *params, constants, membrane, spikes)
+    make_forward(reset, code, surrogate.primitive, False)(x, *params, constants, membrane, spikes)
     return spikes, membrane
 
 
@@ -39,7 +39,8 @@ def leaky_forward_words(x, num_steps, beta, threshold, reset, surrogate):
     M = x.shape[1]
     membrane, words = empty((num_steps + 1, M), x.dtype), zeros((-(-num_steps // WORD), M), np.uint64)
     membrane[0] = 0
-    make_forward_words(reset)(x, *_numbers(x.dtype, beta, threshold), membrane, words)
+    params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
+    make_forward(reset, None, surrogate.primitive, True)(x, *params, constants, membrane, words)
     return words, membrane
 
 
@@ -70,50 +71,33 @@ def _numbers(dtype, *values):
 
 
 @functools.cache
-def make_forward(reset, smooth, primitive):
-    """-> the loop of (1) to (3); ``smooth`` names the surrogate whose primitive replaces H, or is None."""
+def make_forward(reset, smooth, primitive, packs):
+    """-> the loop of (1) to (3).
+
+    ``smooth`` names the surrogate whose primitive replaces H, or is None; ``packs``: spikes come out as bits of words.
+    """
     step, primitive = inline(leaky_scalar.RESETS[reset][0]), inline(primitive)
 
-    @kernel(reset, smooth)
+    @kernel(reset, smooth, packs)
     def leaky_forward_kernel(x, beta, threshold, constants, membrane, spikes):
-        """x (T or 1, M) -> membrane (T + 1, M) but its row 0, spikes (T, M)."""
-        T, M = spikes.shape
-        steps = x.shape[0]
-        for lo in range(0, M, CHUNK):
-            hi = min(lo + CHUNK, M)
-            for t in range(T):
-                current, s = x[min(t, steps - 1), lo:hi], spikes[t, lo:hi]
-                previous, m = membrane[t, lo:hi], membrane[t + 1, lo:hi]
-                for n in range(hi - lo):
-                    m[n] = step(previous[n], current[n], beta, threshold)  # (1), (2)
-                    if smooth is None:
-                        s[n] = m[n] > threshold  # (3)
-                    else:
-                        s[n] = primitive(m[n] - threshold, constants)
-
-    return leaky_forward_kernel
-
-
-@functools.cache
-def make_forward_words(reset):
-    """-> the loop of (1) to (3) with its spikes as bits."""
-    step = inline(leaky_scalar.RESETS[reset][0])
-
-    @kernel(reset)
-    def leaky_forward_words_kernel(x, beta, threshold, membrane, words):
-        """x (T or 1, M) -> membrane (T + 1, M) but its row 0, words (T / 64, M), which come as zeros."""
+        """x (T or 1, M) -> membrane (T + 1, M) but its row 0, spikes (T, M), or words (T / 64, M) that come as zeros."""
         T, M = membrane.shape[0] - 1, membrane.shape[1]
         steps = x.shape[0]
         for lo in range(0, M, CHUNK):
             hi = min(lo + CHUNK, M)
             for t in range(T):
-                current, word, bit = x[min(t, steps - 1), lo:hi], words[t // WORD, lo:hi], np.uint64(t % WORD)
+                current, s, bit = x[min(t, steps - 1), lo:hi], spikes[t // WORD if packs else t, lo:hi], np.uint64(t % WORD)
                 previous, m = membrane[t, lo:hi], membrane[t + 1, lo:hi]
                 for n in range(hi - lo):
                     m[n] = step(previous[n], current[n], beta, threshold)  # (1), (2)
-                    word[n] |= np.uint64(m[n] > threshold) << bit  # (3)
+                    if smooth is not None:
+                        s[n] = primitive(m[n] - threshold, constants)
+                    elif packs:
+                        s[n] |= np.uint64(m[n] > threshold) << bit  # (3)
+                    else:
+                        s[n] = m[n] > threshold  # (3)
 
-    return leaky_forward_words_kernel
+    return leaky_forward_kernel
 
 
 @functools.cache
