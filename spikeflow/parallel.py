@@ -3,10 +3,16 @@
 Kernels are serial and release the GIL; a pool of plain Python threads runs them side by side, each on its own samples. What a
 task computes never depends on how many threads there are, so neither does a result. The pool is made at its first use, and
 again in a forked child, where the parent's threads do not exist.
+
+Linux wakes a pool's threads where they slept, and may leave two of them on one core for tens of milliseconds, as long as a whole
+training step. So a thread is bound to one core for as long as a task of some milliseconds takes, and one that finds itself on the core of
+another takes a core that none of the pool is on. Moving it without binding it does not help: a thread that has waited for the
+interpreter's lock is woken on the core of whoever released it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -53,12 +59,55 @@ def run(task: Callable[[int], object], count: int) -> list:
     with _lock:
         if _pool is None:
             _pool = ThreadPoolExecutor(_num_threads, thread_name_prefix="spikeflow", initializer=_mark)
-        results = _pool.map(task, range(count))  # handed over under the lock: the pool may be replaced afterwards
+        places = _Places()
+        results = _pool.map(places.spread(task), range(count))  # handed over under the lock: the pool may be replaced afterwards
     return list(results)
 
 
 def _mark() -> None:
     _inside.task = True
+
+
+class _Places:
+    """On which core each thread of a ``run`` works."""
+
+    def __init__(self):
+        self.cores = {}  # thread -> core
+        self.lock = threading.Lock()
+
+    def spread(self, task: Callable[[int], object]) -> Callable[[int], object]:
+        """-> ``task`` bound to a core of its own, where the system tells cores and there are enough of them."""
+        if _current_core is None:
+            return task
+
+        def on_own_core(i):
+            allowed = os.sched_getaffinity(0)  # of this thread alone
+            os.sched_setaffinity(0, {self._choose(allowed)})
+            try:
+                return task(i)
+            finally:
+                os.sched_setaffinity(0, allowed)
+
+        return on_own_core
+
+    def _choose(self, allowed: set[int]) -> int:
+        me, core = threading.get_ident(), _current_core()
+        with self.lock:
+            others = {place for thread, place in self.cores.items() if thread != me}
+            if core in others:
+                core = next(iter(allowed - others), core)
+            self.cores[me] = core
+        return core
+
+
+def _find_current_core() -> Callable[[], int] | None:
+    """-> the C library's sched_getcpu, or None where there is none."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None)
+
+
+_current_core = _find_current_core()
 
 
 def _after_fork() -> None:
