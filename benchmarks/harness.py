@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ PACKAGES = (
 )  # fmt: skip
 PAUSE = 0.25  # seconds between two turns: OpenMP's threads may spin for a while after their last loop
 MEGABYTE = 2**20
+LOSS_TOLERANCE = 1e-3
 
 # ---------------------------------------------------------------------------------------------------- environment
 
@@ -91,7 +92,7 @@ def peak_rss() -> float:
 # ---------------------------------------------------------------------------------------------------- taking turns
 
 
-def alternate(candidates: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
+def alternate(candidates: dict[Hashable, Callable], rounds: int) -> dict[Hashable, list[float]]:
     """Run the candidates in turn, ``rounds`` times after one warm-up each -> {name: seconds of every round}.
 
     A candidate may return the seconds it took, if it knows better than a clock around the call: a worker leaves out the
@@ -125,11 +126,14 @@ def timed(function: Callable, *args) -> tuple[float, Any]:
 
 
 class Worker:
-    """A child process: ``python`` runs ``script``, which calls ``serve`` and answers one request at a time."""
+    """A child process: ``python`` runs ``script``, which calls ``serve`` and answers one request at a time.
 
-    def __init__(self, python: str, script: Path):
-        command = [python, str(script)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ``variables`` are added to its environment.
+    """
+
+    def __init__(self, python: str, script: Path, variables: dict[str, str] | None = None):
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen([python, str(script)], env=os.environ | (variables or {}), **pipes)
 
     def ask(self, request: str, **arguments) -> Any:
         """Call the worker's function ``request`` -> what it returned; RuntimeError with its traceback if it raised."""
@@ -177,6 +181,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def agree(losses: dict[str, float], baseline: str = "spikeflow", not_judged: Collection[str] = ()) -> bool:
+    """Print every candidate's loss -> do all that are judged agree with the baseline's? Losses above 1 relative to it."""
+    expected, verdicts = losses[baseline], {}
+    for name, loss in losses.items():
+        close = abs(loss - expected) <= LOSS_TOLERANCE * max(1, abs(expected))
+        verdicts[name] = "not judged: another neuron" if name in not_judged else "OK" if close else "FAIL"
+    rows = [[name, f"{loss:.7f}", f"{loss - expected:+.1e}", verdicts[name]] for name, loss in losses.items()]
+    print("\nloss of the first step, which must agree within", LOSS_TOLERANCE)
+    print(table(["candidate", "loss", "difference", "verdict"], rows))
+    return "FAIL" not in verdicts.values()
 
 
 def timing_table(seconds: dict[str, list[float]], memory: dict[str, float], baseline: str = "spikeflow") -> str:

@@ -29,7 +29,6 @@ import harness
 import tutorial6
 
 WORKER = Path(__file__).with_name("step_worker.py")
-LOSS_TOLERANCE = 1e-3
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,9 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         steps = {"spikeflow": own_step(task, args.inference)}
         steps |= peer_steps(worker, path, wanted(args), args.inference)
         losses = {name: step()["loss"] for name, step in steps.items()}
-        if not agree(losses):
+        if not harness.agree(losses, not_judged=[name for name in losses if not candidates.CANDIDATES[name][2]]):
             return 1
-        seconds = harness.alternate({name: seconds_of(step) for name, step in steps.items()}, args.rounds)
+        seconds = harness.alternate({name: candidates.seconds_of(step) for name, step in steps.items()}, args.rounds)
         memory = {} if args.no_memory else {name: peak_memory(name, path, args) for name in steps}
     print(f"\n{title(args)}\n\n{harness.timing_table(seconds, memory)}")
     options = {key: value for key, value in vars(args).items() if key not in ("peer_python", "json")}
@@ -117,23 +116,6 @@ def peer_steps(worker: harness.Worker, path: Path, names: list[str], inference: 
         else:
             print(f"{name}: not importable: skipped ({missing})")
     return steps
-
-
-def agree(losses: dict[str, float]) -> bool:
-    """Print every candidate's loss -> do all that should agree with spikeflow's?"""
-    expected, verdicts = losses["spikeflow"], {}
-    for name, loss in losses.items():
-        judged, close = candidates.CANDIDATES[name][2], abs(loss - expected) <= LOSS_TOLERANCE
-        verdicts[name] = ("OK" if close else "FAIL") if judged else "not judged: another neuron"
-    rows = [[name, f"{loss:.7f}", f"{loss - expected:+.1e}", verdicts[name]] for name, loss in losses.items()]
-    print("\nloss of the first step, which must agree within", LOSS_TOLERANCE)
-    print(harness.table(["candidate", "loss", "difference", "verdict"], rows))
-    return "FAIL" not in verdicts.values()
-
-
-def seconds_of(step: Callable[[], dict]) -> Callable[[], float]:
-    """-> the function that takes the step and returns its seconds alone."""
-    return lambda: step()["seconds"]
 
 
 def peak_memory(name: str, path: Path, args) -> float:

@@ -11,6 +11,7 @@ once a batch, forward and backward, not T times. The neuron sums its input gradi
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class Call:
     def batch(self) -> int:
         return self.x.shape[1]
 
-    @property
+    @functools.cached_property
     def blocks(self) -> list[slice]:
         return [slice(lo, min(lo + BLOCK, self.batch)) for lo in range(0, self.batch, BLOCK)]
 

@@ -5,9 +5,9 @@ task computes never depends on how many threads there are, so neither does a res
 again in a forked child, where the parent's threads do not exist.
 
 Linux wakes a pool's threads where they slept, and may leave two of them on one core for tens of milliseconds, as long as a whole
-training step. So a thread is bound to one core for as long as a task of some milliseconds takes, and one that finds itself on the core of
-another takes a core that none of the pool is on. Moving it without binding it does not help: a thread that has waited for the
-interpreter's lock is woken on the core of whoever released it.
+training step. So a thread is bound to one core for as long as a task of some milliseconds takes, and one that finds itself on the
+core of another takes a core that none of the pool is on. Moving it without binding it does not help: a thread that has waited for
+the interpreter's lock is woken on the core of whoever released it.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def run(task: Callable[[int], object], count: int) -> list:
     with _lock:
         if _pool is None:
             _pool = ThreadPoolExecutor(_num_threads, thread_name_prefix="spikeflow", initializer=_mark)
-        places = _Places()
-        results = _pool.map(places.spread(task), range(count))  # handed over under the lock: the pool may be replaced afterwards
+        # Handed over under the lock: the pool may be replaced afterwards.
+        results = _pool.map(_Places().spread(task), range(count))
     return list(results)
 
 

@@ -12,6 +12,7 @@ All see the same network, weights and batch, and use the task's number of thread
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,10 @@ def _prefixed(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {PREFIX + name: value for name, value in weights.items()}
 
 
-def make(name: str, task: Task) -> Any:
-    """-> the candidate of this name; ImportError if its library is not there."""
+def make(name: str, task: Task, **more) -> Any:
+    """-> the candidate of this name, with more options; ImportError if its library is not there."""
     module, options, _ = CANDIDATES[name]
-    return importlib.import_module(f"candidates.{module}").Candidate(task, **options)
+    return importlib.import_module(f"candidates.{module}").Candidate(task, **options, **more)
 
 
 def run(candidate: Any, task: Task, inference: bool) -> dict[str, float]:
@@ -72,6 +73,11 @@ def run(candidate: Any, task: Task, inference: bool) -> dict[str, float]:
     candidate.restore()
     seconds, result = harness.timed(candidate.infer if inference else candidate.train)
     return {"seconds": seconds, "loss": rate_loss(result, task.labels) if inference else float(result)}
+
+
+def seconds_of(step: Callable[[], dict]) -> Callable[[], float]:
+    """-> the function that takes the step and returns its seconds alone."""
+    return lambda: step()["seconds"]
 
 
 def rate_loss(spikes: np.ndarray, labels: np.ndarray) -> float:

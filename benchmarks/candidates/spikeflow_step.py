@@ -8,14 +8,14 @@ import spikeflow as sf
 
 
 class Candidate:
-    """The Tutorial-6 network in spikeflow."""
+    """The Tutorial-6 network in spikeflow, or another one."""
 
-    def __init__(self, task):
+    def __init__(self, task, net=None, loss_fn=None, lr: float = tutorial6.LEARNING_RATE):
         sf.set_num_threads(task.threads)
         self.task = task
-        self.net = tutorial6.network()
-        self.loss_fn = sf.losses.ce_rate_loss()
-        self.optimizer = sf.optim.Adam(self.net.parameters(), lr=tutorial6.LEARNING_RATE)
+        self.net = net or tutorial6.network()
+        self.loss_fn = loss_fn or sf.losses.ce_rate_loss()
+        self.optimizer = sf.optim.Adam(self.net.parameters(), lr=lr)
 
     def restore(self):
         self.net.load_state_dict(self.task.weights)

@@ -33,6 +33,7 @@ from numba.core.serialize import dumps
 
 __all__ = ["UNKNOWN", "cache_folder", "inline", "kernel"]
 
+OPTIONS = {"nogil": True, "error_model": "numpy"}
 UNKNOWN = object()  # in a kernel's key: something whose code we cannot name
 
 
@@ -47,7 +48,7 @@ def kernel(*key) -> Callable:
     """
 
     def decorate(function: Callable) -> Callable:
-        dispatcher = inline(function)
+        dispatcher = numba.njit(**OPTIONS)(function)
         if UNKNOWN not in key and _symbols_are_unique:
             names = tuple(str(part) for part in key)
             dispatcher._cache = _KernelCache((function.__module__, function.__qualname__, *names))
@@ -58,7 +59,7 @@ def kernel(*key) -> Callable:
 
 def inline(function: Callable) -> Callable:
     """Compile a function that kernels call: never stored by itself, its code becomes part of theirs."""
-    return numba.njit(nogil=True, error_model="numpy")(function)
+    return numba.njit(**OPTIONS, forceinline=True)(function)
 
 
 def _make_symbols_unique() -> bool:

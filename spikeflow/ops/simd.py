@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import threading
 from types import SimpleNamespace
 
@@ -64,14 +65,19 @@ def vector_operations(dtype: np.dtype) -> SimpleNamespace:
     ``clear(a, i)``                  a[i : i + lanes] = 0
     ``copy(a, i, b, j)``             a[i : i + lanes] = b[j : j + lanes]
     ``add(a, i, b, j)``              a[i : i + lanes] += b[j : j + lanes]
-    ``add_scaled(a, i, x, b, j)``    a[i : i + lanes] += x b[j : j + lanes], in one rounding where the processor can
+    ``add_if(a, i, bit, b, j)``      a[i : i + lanes] += b[j : j + lanes] if bit else 0, without a branch; bit is 0 or 1, uint64
+    ``add_scaled(a, i, x, b, j)``    a[i : i + lanes] += x b[j : j + lanes], in one rounding where the processor can; no integers
+
+    ``copy_where(a, i, b, j, c, k, x)``  a[i : i + lanes] = b[j : j + lanes] where the bytes c[k : k + lanes] are x, else 0
 
     Left to itself, LLVM unrolls a short inner loop before it looks for vectors, and then finds none.
     """
     dtype = np.dtype(dtype)
     lanes = vector_lanes(dtype.itemsize)
-    element = {"float32": ir.FloatType(), "float64": ir.DoubleType()}[dtype.name]
+    element = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "int32": ir.IntType(32)}[dtype.name]
     vector = ir.VectorType(element, lanes)
+    bits = ir.IntType(8 * dtype.itemsize)
+    mask = ir.VectorType(bits, lanes)
     align = dtype.itemsize  # promise no more than an element's: on aligned data it costs nothing
 
     def place(context, builder, kind, value, index):
@@ -80,10 +86,13 @@ def vector_operations(dtype: np.dtype) -> SimpleNamespace:
             value = cgutils.create_struct_proxy(kind)(context, builder, value).data
         return builder.bitcast(builder.gep(value, [index]), vector.as_pointer())
 
+    def plus(builder, a, b):
+        return builder.add(a, b) if dtype.kind == "i" else builder.fadd(a, b)
+
     @intrinsic
     def clear(typing_context, a, i):
         def generate(context, builder, signature, args):
-            builder.store(ir.Constant(vector, [0.0] * lanes), place(context, builder, a, *args), align=align)
+            builder.store(ir.Constant(vector, [dtype.type(0).item()] * lanes), place(context, builder, a, *args), align=align)
             return context.get_dummy_value()
 
         return types.void(a, types.uintp), generate
@@ -102,10 +111,23 @@ def vector_operations(dtype: np.dtype) -> SimpleNamespace:
         def generate(context, builder, signature, args):
             target = place(context, builder, a, *args[:2])
             source = builder.load(place(context, builder, b, *args[2:]), align=align)
-            builder.store(builder.fadd(builder.load(target, align=align), source), target, align=align)
+            builder.store(plus(builder, builder.load(target, align=align), source), target, align=align)
             return context.get_dummy_value()
 
         return types.void(a, types.uintp, b, types.uintp), generate
+
+    @intrinsic
+    def add_if(typing_context, a, i, bit, b, j):
+        def generate(context, builder, signature, args):
+            target = place(context, builder, a, *args[:2])
+            source = builder.load(place(context, builder, b, *args[3:]), align=align)
+            ones = builder.neg(builder.trunc(args[2], bits) if bits.width < 64 else args[2])
+            kept = builder.and_(builder.bitcast(source, mask), _spread(builder, ones, mask))
+            total = plus(builder, builder.load(target, align=align), builder.bitcast(kept, vector))
+            builder.store(total, target, align=align)
+            return context.get_dummy_value()
+
+        return types.void(a, types.uintp, types.uint64, b, types.uintp), generate
 
     @intrinsic
     def add_scaled(typing_context, a, i, x, b, j):
@@ -118,7 +140,23 @@ def vector_operations(dtype: np.dtype) -> SimpleNamespace:
 
         return types.void(a, types.uintp, numba.from_dtype(dtype), b, types.uintp), generate
 
-    return SimpleNamespace(lanes=lanes, clear=clear, copy=copy, add=add, add_scaled=add_scaled)
+    @intrinsic
+    def copy_where(typing_context, a, i, b, j, c, k, x):
+        def generate(context, builder, signature, args):
+            source = builder.load(place(context, builder, b, *args[2:4]), align=align)
+            data = cgutils.create_struct_proxy(c)(context, builder, args[4]).data
+            chosen = ir.VectorType(ir.IntType(8), lanes)
+            marks = builder.load(builder.bitcast(builder.gep(data, [args[5]]), chosen.as_pointer()), align=1)
+            equal = builder.icmp_unsigned("==", marks, _spread(builder, args[6], chosen))
+            kept = builder.select(equal, source, ir.Constant(vector, [dtype.type(0).item()] * lanes))
+            builder.store(kept, place(context, builder, a, *args[:2]), align=align)
+            return context.get_dummy_value()
+
+        return types.void(a, types.uintp, b, types.uintp, c, types.uintp, types.uint8), generate
+
+    return SimpleNamespace(
+        copy_where=copy_where, lanes=lanes, clear=clear, copy=copy, add=add, add_if=add_if, add_scaled=add_scaled
+    )
 
 
 def _spread(builder, x, vector):
@@ -176,20 +214,40 @@ def tile_shape(dtype: np.dtype, outputs: int) -> tuple[int, int]:
 
 
 class _Arena(threading.local):
-    """One thread's reusable memory: one buffer, in use up to ``top``."""
+    """One thread's reusable memory: one buffer, in use up to ``top``.
+
+    Blocks ask for the same arrays in the same order, so that the arrays themselves are kept too, by place, shape and type: making
+    one anew costs more than a microsecond, and a block makes dozens.
+    """
 
     active = False
     buffer = np.empty(0, np.uint8)
     top = 0
     wanted = 0
 
-    def take(self, size: int) -> np.ndarray | None:
+    def __init__(self):
+        self.arrays = {}
+
+    def grow(self) -> None:
+        """Make room for what the last block asked for."""
+        self.buffer = _aligned(self.wanted)
+        self.arrays = {}
+
+    def take(self, shape: tuple[int, ...], dtype) -> np.ndarray | None:
+        """-> an array, or None if it does not fit."""
+        key = self.top, shape, dtype
+        array, size = self.arrays.get(key, (None, 0))
+        if array is None:
+            size = _padded_size(shape, dtype)
+            if self.top + size <= len(self.buffer):
+                array = _as_array(self.buffer[self.top : self.top + size], shape, dtype)
+                if len(self.arrays) > 10_000:  # calls of ever new shapes
+                    self.arrays = {}
+                self.arrays[key] = array, size
         self.wanted += size
-        if self.top + size > len(self.buffer):
-            return None
-        part = self.buffer[self.top : self.top + size]
-        self.top += size
-        return part
+        if array is not None:
+            self.top += size
+        return array
 
 
 _arena = _Arena()
@@ -203,7 +261,7 @@ def scratch():
     """
     outer = _arena.active
     if not outer and _arena.wanted > len(_arena.buffer):  # the last block did not fit: grow to what it asked for
-        _arena.buffer = _aligned(_arena.wanted)
+        _arena.grow()
     if not outer:
         _arena.top = _arena.wanted = 0
     _arena.active = not outer
@@ -215,16 +273,8 @@ def scratch():
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     """An uninitialised C-contiguous array that begins at a multiple of 64 bytes."""
-    dtype = np.dtype(dtype)
-    count = 1
-    for length in shape:
-        count *= length
-    size = count * dtype.itemsize
-    padded = -(-size // ALIGNMENT) * ALIGNMENT
-    memory = _arena.take(padded) if _arena.active else None
-    if memory is None:
-        memory = _aligned(padded)
-    return memory[:size].view(dtype).reshape(shape)
+    array = _arena.take(shape, dtype) if _arena.active else None
+    return _as_array(_aligned(_padded_size(shape, dtype)), shape, dtype) if array is None else array
 
 
 def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -236,10 +286,20 @@ def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
 
 def lasting_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
     """As ``zeros``, but never from the arena: for what outlives the block in which it is made."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = _aligned(size)
+    memory = _aligned(_padded_size(shape, dtype))
     memory.fill(0)
-    return memory.view(dtype).reshape(shape)
+    return _as_array(memory, shape, dtype)
+
+
+def _padded_size(shape: tuple[int, ...], dtype) -> int:
+    """-> bytes of such an array, up to the next multiple of ALIGNMENT."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _as_array(memory: np.ndarray, shape: tuple[int, ...], dtype) -> np.ndarray:
+    """Bytes -> the array that they begin with."""
+    return memory[: math.prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
 def _aligned(size: int) -> np.ndarray:

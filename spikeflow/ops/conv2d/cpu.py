@@ -48,6 +48,30 @@ class Packed:
         return packed
 
     @functools.cached_property
+    def units(self) -> tuple[np.ndarray, np.ndarray]:
+        """(O / V, K, L C, V) whole numbers, and scale (O') per output: a weight is number times scale, see events.py."""
+        packed = self.forward
+        size = abs(packed).sum((1, 2), dtype=np.float64).reshape(-1)  # no sum of (1) is larger
+        accumulator = np.dtype(np.int32 if self._fits_int32(packed) else np.float64)
+        bits = 31 if accumulator == np.int32 else 52
+        exponent = np.frexp(size * (1 + 1e-6))[1] - bits  # room for the rounding of some thousand weights
+        scale = np.ldexp(1.0, np.clip(exponent, -126, 127))
+        scale[~np.isfinite(size) | (size == 0)] = 1
+        units = lasting_zeros(packed.shape, accumulator)
+        exact = packed / scale.reshape(len(packed), 1, 1, -1)
+        units[...] = np.rint(exact) if np.isfinite(size).all() else exact  # not a number reaches who reads it
+        return units, scale.astype(packed.dtype)
+
+    @staticmethod
+    def _fits_int32(packed) -> bool:
+        """Would rounding the weights to 31 bits of their sum cost less than summing them in float32 does?"""
+        if packed.dtype != np.float32 or packed[0, ..., 0].size > 4096 or not np.isfinite(packed).all():
+            return False
+        size = abs(packed).sum((1, 2), dtype=np.float64)
+        typical = np.sqrt(np.square(packed, dtype=np.float64).mean((1, 2)))
+        return bool((size <= 512 * typical).all())
+
+    @functools.cached_property
     def backward(self) -> np.ndarray:
         """(K, L C / V, O, V): a row for each output of (4)."""
         V = tile_shape(self.weight.dtype, self.terms.shape[1])[1]
@@ -165,6 +189,7 @@ def _pad_columns(a, multiple):
     return wide
 
 
+@functools.lru_cache(maxsize=64)
 def _offsets(shape, height, width, stride):
     """shape (N, H, W, C) of a padded image -> (N height width) where each position's window begins in the flat image."""
     N, H, W, C = shape

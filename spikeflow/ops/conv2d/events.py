@@ -1,11 +1,16 @@
 """Convolution of spikes, and gradients through a max-pool: the sums of ``__init__.py`` without their zeros.
 
-Forward and weight gradient walk alike.  For one output position, the sums of all time steps stand side by side in ``sums``
-(T, V), 13 KB at T = 50 and V = 64: the first-level cache. The neurons of the window follow in the order of (1), kernel row,
-kernel column, channel. Neurons with an empty word are skipped; of the others two at a time load their V weights into registers,
-and add them to ``sums[t]`` for each step t at which either fires, each times its own bit. One pass over ``sums`` serves both,
-and neighbours often fire together. A weight times 1 or 0 is exact, so this is the dense sum, in the same order, bit for bit.
-Backward, the registers hold V weight gradients instead, and ``sums`` the output gradient.
+Forward, for one output position and V outputs.  (1) is linear, so neurons of the window with the same spike train may be added
+up before anything else: ``groups`` (trains, V) takes the weights of each active neuron once, and then each train, two at a time,
+adds its row to ``sums[t]`` for each step t at which it fires. ``sums`` (T, V) is 13 KB at T = 50 and V = 64: the first-level cache.
+
+That is another order of summation for every window and every length of the sequence, and floating-point sums would depend on it.
+Therefore the weights are whole numbers here, multiples of a power of two (``Packed.units``), small enough for every sum to be
+exact: int32 where that costs no more accuracy than sums in float32 do, else float64, whose 53 bits always suffice. A sum is then
+rounded once, to the network's dtype, and does not depend on how neurons are grouped or how a sequence is cut.
+
+Weight gradient, for one output position.  Each train of the window adds up the output gradient over the steps at which it fires,
+in registers; each active neuron adds that sum to its row of weight gradients.
 
 Input gradient through a max-pool.  Every pooled number sends its gradient to the one tap of its window that won, so of the dense
 (4) a quarter remains for 2 x 2 windows. The channels that share a winner at one place form a bit mask; their patches of K x K C
@@ -16,6 +21,7 @@ from __future__ import annotations
 
 import functools
 
+import numba
 import numpy as np
 
 from ..events import WORD, Pooled, Routed
@@ -25,34 +31,39 @@ from .cpu import channel_sums, conv2d_dx, framed_image, unframed
 
 U = np.uintp
 NOTHING, ONE = np.uint64(0), np.uint64(1)
+YES = np.uint8(1)
+ZERO = np.float32(0)  # the literal 0 would widen float32 to float64
 
 
 def conv2d_forward_events(spikes, packed, bias, stride, padding, pool=None):
     """spikes (T, B, H, W, C) as SpikeWords -> y (T, B, H', W', O), or Pooled with ``pool`` = (K, stride) of a max-pool."""
-    weight = packed.weight
-    O, _, rows, columns = weight.shape
-    words = _frame(spikes.words, padding)
-    D, B, H, W, C = words.shape
-    T = spikes.num_steps
-    height, width = (H - rows) // stride + 1, (W - columns) // stride + 1
-    V = packed.forward.shape[3]
-    padded_bias = np.zeros(len(packed.forward) * V, weight.dtype)
+    O, C, rows, columns = packed.weight.shape
+    T, B, H, W, _ = spikes.shape
+    dtype, (units, scale) = packed.weight.dtype, packed.units
+    V, index = units.shape[3], spikes.index(padding)
+    padded_bias = np.zeros(len(scale), dtype)
     if bias is not None:
         padded_bias[:O] = bias
-    sums = empty((D * WORD * V,), weight.dtype)
-    geometry = W * C, C, columns * C, stride
-    words, terms = words.reshape(D, B, -1), packed.forward.reshape(len(packed.forward), -1)
+    height, width = (H + 2 * padding - rows) // stride + 1, (W + 2 * padding - columns) // stride + 1
+    geometry = rows, columns, C, stride
+    memory = _window_memory(index, V, units.dtype), empty((T * V,), units.dtype)
+    arguments = index, units.reshape(len(units), -1), scale, padded_bias, geometry, *memory
     if pool is None:
-        y = empty((T, B, height, width, O), weight.dtype)
-        make_forward(weight.dtype, V)(words, terms, padded_bias, *geometry, sums, y)
+        y = empty((T, B, height, width, O), dtype)
+        make_forward(dtype, units.dtype, V)(*arguments, y)
         return y
     K, pool_stride = pool
     shape = (T, B, (height - K) // pool_stride + 1, (width - K) // pool_stride + 1, O)
-    y, winner = empty(shape, weight.dtype), empty(shape, np.uint8)
-    best, which = empty((T, V), weight.dtype), empty((T, V), np.uint8)
-    pooled = make_forward_pooled(weight.dtype, V, K, pool_stride)
-    pooled(words, terms, padded_bias, *geometry, sums, best, which, y, winner)
+    y, winner = empty(shape, dtype), empty(shape, np.uint8)
+    best, which = empty((T * V,), dtype), empty((T * V,), np.uint8)
+    make_forward_pooled(dtype, units.dtype, V, K, pool_stride)(*arguments, best, which, y, winner)
     return Pooled(y, winner, (T, B, height, width, O))
+
+
+def _window_memory(index, V, dtype):
+    """-> groups (trains V) zeros, met (trains) uint8 zeros up to whole words, order (trains): room for one window's trains."""
+    most = int(index.counts.max())
+    return zeros((most * V,), dtype), zeros((-(-most // WORD) * WORD,), np.uint8), empty((most,), np.uint32)
 
 
 def conv2d_backward_events(dy, x, packed, stride, padding, dweight, dbias, input_grad):
@@ -72,19 +83,16 @@ def conv2d_backward_events(dy, x, packed, stride, padding, dweight, dbias, input
 def _dweight(dy, spikes, packed, stride, padding, dweight):
     """(3): adds into dweight (O, C, K, K)."""
     O, C, rows, columns = packed.weight.shape
-    V = packed.forward.shape[3]
-    words = _frame(spikes.words, padding)
-    D, B, _, W, _ = words.shape
-    dtype = packed.weight.dtype
+    V, dtype = packed.forward.shape[3], packed.weight.dtype
+    index = spikes.index(padding)
     totals = zeros((rows, columns * C, len(packed.forward) * V), dtype)
-    sums = zeros((D * WORD * V,), dtype)
-    geometry = W * C, C, stride
-    words = words.reshape(D, B, -1)
+    part = empty(totals.shape, dtype)
+    gradients = zeros((spikes.num_steps * V,), dtype)
+    arguments = index, (columns, C, stride), _window_memory(index, V, dtype), gradients, part, totals
     if isinstance(dy, Routed):
-        spread = make_dweight(dtype, V, True)
-        spread(words, dy.dy, dy.winner, dy.kernel_size, dy.stride, *geometry, sums, totals)
+        make_dweight(dtype, V, True)(dy.dy, dy.winner, dy.kernel_size, dy.stride, *arguments)
     else:
-        make_dweight(dtype, V, False)(words, dy, np.empty((0,) * 5, np.uint8), 1, 1, *geometry, sums, totals)
+        make_dweight(dtype, V, False)(dy, np.empty((0,) * 5, np.uint8), 1, 1, *arguments)
     dweight += totals[:, :, :O].reshape(rows, columns, C, O).transpose(3, 2, 0, 1)
 
 
@@ -99,164 +107,181 @@ def conv2d_dx_routed(dy, shape, packed, stride, padding):
     patches = packed.patches
     R, V = patches.shape[3:]
     framed, flat = framed_image(T * B, H + 2 * padding, W + 2 * padding, C, V, gradient.dtype)
-    places = dy.dy.shape[3], dy.kernel_size, dy.stride
-    geometry = framed.shape[2] * C, stride, C, rows, columns * C, framed[0].size
-    make_dx_routed(gradient.dtype, R, V)(gradient, masks, patches.reshape(-1, O * R * V), *places, *geometry, flat)
+    row = framed.shape[2] * C
+    places = _patch_places(*dy.dy.shape[2:4], dy.kernel_size, dy.stride, stride * row, stride * C)
+    geometry = row, rows, columns * C, framed[0].size
+    make_dx_routed(gradient.dtype, R, V)(gradient, masks, patches.reshape(-1, O * R * V), places, *geometry, flat)
     return unframed(framed, padding).reshape(shape)
 
 
-def _frame(words, padding):
-    """words (D, B, H, W, C) -> framed by ``padding`` silent neurons on all sides."""
-    if padding == 0:
-        return words
-    D, B, H, W, C = words.shape
-    framed = zeros((D, B, H + 2 * padding, W + 2 * padding, C), np.uint64)
-    framed[:, :, padding : padding + H, padding : padding + W] = words
-    return framed
+@functools.cache
+def _patch_places(height, width, K, pool_stride, row, column):
+    """-> (height width, K K) where the patch of each tap of each pooled position begins in the flat image."""
+    q, tap = np.arange(height * width, dtype=U)[:, None], np.arange(K * K, dtype=U)
+    K, pool_stride, width = U(K), U(pool_stride), U(width)
+    return (q // width * pool_stride + tap // K) * U(row) + (q % width * pool_stride + tap % K) * U(column)
 
 
-def _make_add_window(dtype, V):
+def _make_order_trains():
+    def order_trains(met, count, order):
+        """-> how many of the trains 0 ... count - 1 are marked in ``met``; ``order`` lists them, and the marks are cleared."""
+        found = 0
+        for first in range(0, count, WORD):
+            marks = equal_bits(met, U(first), YES)
+            while marks != NOTHING:
+                train = U(first) + U(count_trailing_zeros(marks))
+                marks &= marks - ONE
+                met[train] = 0
+                order[U(found)] = train
+                found += 1
+        return found
+
+    return inline(order_trains)
+
+
+order_trains = _make_order_trains()
+
+
+def _make_sum_window(dtype, V):
     registers, vectors = stack_array(dtype, V), vector_operations(dtype)
-    lanes, copy, add, add_scaled = vectors.lanes, vectors.copy, vectors.add, vectors.add_scaled
+    lanes, clear, copy, add, add_if = vectors.lanes, vectors.clear, vectors.copy, vectors.add, vectors.add_if
 
-    def add_window(words, n, start, weight, row, run, number, sums):
-        """sums[t] += the weights of the spikes at step t: (1) at one position; weight (K L C V) of one block of outputs."""
-        w, w2 = registers(), registers()
-        for d in range(words.shape[0]):
-            word = NOTHING  # of a neuron that waits for a partner; its weights are in w
-            for k in range(len(weight) // (run * V)):
-                for r in range(run):
-                    word2 = words[U(d), U(n), U(start) + U(k * row + r)]
-                    if word2 == NOTHING:
-                        continue
-                    at = U((k * run + r) * V)
-                    if word == NOTHING:
-                        word = word2
-                        for j in range(0, V, lanes):
-                            copy(w, U(j), weight, at + U(j))
-                        continue
-                    for j in range(0, V, lanes):
-                        copy(w2, U(j), weight, at + U(j))
-                    either = word | word2
-                    while either != NOTHING:
-                        t = count_trailing_zeros(either)
-                        either &= either - ONE
-                        a, b = number[(word >> t) & ONE], number[(word2 >> t) & ONE]
-                        place = (U(d * WORD) + U(t)) * U(V)
-                        for j in range(0, V, lanes):
-                            add_scaled(sums, place + U(j), a, w, U(j))
-                            add_scaled(sums, place + U(j), b, w2, U(j))
-                    word = NOTHING
-            while word != NOTHING:
-                place = (U(d * WORD) + U(count_trailing_zeros(word))) * U(V)
-                word &= word - ONE
+    def sum_window(index, n, top, left, weight, geometry, memory, sums):
+        """sums (T, V) flat = (1) of image n at the position whose window begins at pixel (top, left), without the bias."""
+        places, trains, starts, patterns, counts = index
+        rows, columns, C, _ = geometry
+        groups, met, order = memory
+        D, row, run = patterns.shape[2], (starts.shape[2] - 1) * C, columns * C
+        for k in range(rows):
+            window, tap = U((top + k) * row + left * C), U(k * run)
+            for e in range(starts[n, top + k, left], starts[n, top + k, left + columns]):
+                at = (tap + places[U(n), U(e)] - window) * U(V)
+                train = U(trains[U(n), U(e)])
+                met[train] = YES
                 for j in range(0, V, lanes):
-                    add(sums, place + U(j), w, U(j))
+                    add(groups, train * U(V) + U(j), weight, at + U(j))
+        found = order_trains(met, counts[n], order)
+        for j in range(0, len(sums), lanes):
+            clear(sums, U(j))
+        group, group2 = registers(), registers()
+        for i in range(0, found, 2):
+            train = U(order[i])
+            for j in range(0, V, lanes):
+                copy(group, U(j), groups, train * U(V) + U(j))
+                clear(groups, train * U(V) + U(j))
+            paired = i + 1 < found
+            train2 = U(order[i + 1]) if paired else train
+            for j in range(0, V, lanes):
+                copy(group2, U(j), groups, train2 * U(V) + U(j))
+                clear(groups, train2 * U(V) + U(j))
+            for d in range(D):
+                word = patterns[U(n), train, U(d)]
+                word2 = patterns[U(n), train2, U(d)] if paired else NOTHING
+                either = word | word2
+                while either != NOTHING:
+                    t = count_trailing_zeros(either)
+                    either &= either - ONE
+                    place = (U(d * WORD) + U(t)) * U(V)
+                    for j in range(0, V, lanes):
+                        add_if(sums, place + U(j), (word >> t) & ONE, group, U(j))
+                        add_if(sums, place + U(j), (word2 >> t) & ONE, group2, U(j))
 
-    return inline(add_window)
+    return inline(sum_window)
 
 
 @functools.cache
-def make_forward(dtype, V):
+def make_forward(dtype, accumulator, V):
     """-> the kernel of (1) for V outputs at a time."""
-    add_window = _make_add_window(dtype, V)
+    sum_window, real = _make_sum_window(accumulator, V), numba.from_dtype(dtype)
 
-    @kernel(dtype, V)
-    def conv2d_forward_events_kernel(words, weight, bias, row, C, run, stride, sums, y):
-        """words (D, B, H W C), weight (O / V, K L C V), bias (O') -> y (T, B, H', W', O)."""
-        number = np.array([0, 1], sums.dtype)  # of a bit
+    @kernel(dtype, accumulator, V)
+    def conv2d_forward_events_kernel(index, weight, scale, bias, geometry, memory, sums, y):
+        """index SpikeIndex, weight (O / V, K L C V), scale, bias (O') -> y (T, B, H', W', O)."""
         T, B, height, width, O = y.shape
+        stride = geometry[3]
         for n in range(B):
             for i in range(height):
                 for j in range(width):
                     for block in range(len(weight)):
-                        sums[: T * V] = 0
-                        add_window(words, n, i * stride * row + j * stride * C, weight[block], row, run, number, sums)
+                        sum_window(index, n, i * stride, j * stride, weight[block], geometry, memory, sums)
                         first = block * V
                         count = min(V, O - first)
                         for t in range(T):
                             out = y[t, n, i, j, first:]
                             for o in range(count):
-                                out[o] = sums[t * V + o] + bias[first + o]
+                                out[o] = real(sums[t * V + o]) * scale[first + o] + bias[first + o]
 
     return conv2d_forward_events_kernel
 
 
 @functools.cache
-def make_forward_pooled(dtype, V, K, pool_stride):
+def make_forward_pooled(dtype, accumulator, V, K, pool_stride):
     """-> as ``make_forward``, then max-pooled: the positions of one window follow each other, and only its maxima are written."""
-    add_window = _make_add_window(dtype, V)
+    sum_window, real = _make_sum_window(accumulator, V), numba.from_dtype(dtype)
 
-    @kernel(dtype, V, K, pool_stride)
-    def conv2d_pool_forward_events_kernel(words, weight, bias, row, C, run, stride, sums, best, which, y, winner):
-        """words (D, B, H W C), weight (O / V, K L C V), bias (O') -> y, winner (T, B, H'', W'', O)."""
-        number = np.array([0, 1], sums.dtype)  # of a bit
+    @kernel(dtype, accumulator, V, K, pool_stride)
+    def conv2d_pool_forward_events_kernel(index, weight, scale, bias, geometry, memory, sums, best, which, y, winner):
+        """index SpikeIndex, weight (O / V, K L C V), scale, bias (O') -> y, winner (T, B, H'', W'', O)."""
         T, B, height, width, O = y.shape
+        stride, pooled, winners = geometry[3], y.reshape(-1), winner.reshape(-1)
         for n in range(B):
             for i in range(height):
                 for j in range(width):
                     for block in range(len(weight)):
                         first = block * V
                         for tap in range(K * K):
-                            top, left = i * pool_stride + tap // K, j * pool_stride + tap % K
-                            sums[: T * V] = 0
-                            add_window(words, n, top * stride * row + left * stride * C, weight[block], row, run, number, sums)
-                            for t in range(T):
+                            top, left = (i * pool_stride + tap // K) * stride, (j * pool_stride + tap % K) * stride
+                            sum_window(index, n, top, left, weight[block], geometry, memory, sums)
+                            for p in range(0, T * V, V):
                                 for o in range(V):
                                     # Bias before the comparison: rounding could make unequal sums equal.
-                                    new = sums[t * V + o] + bias[first + o]
-                                    if tap == 0 or new > best[t, o] or new != new:  # the first of equals stays
-                                        best[t, o], which[t, o] = new, tap
-                        count = min(V, O - first)
+                                    new = real(sums[U(p + o)]) * scale[U(first + o)] + bias[U(first + o)]
+                                    if tap == 0 or new > best[U(p + o)] or new != new:  # the first of equals stays
+                                        best[U(p + o)], which[U(p + o)] = new, tap
                         for t in range(T):
-                            out, won = y[t, n, i, j, first:], winner[t, n, i, j, first:]
-                            for o in range(count):
-                                out[o], won[o] = best[t, o], which[t, o]
+                            at = (((t * B + n) * height + i) * width + j) * O + first
+                            for o in range(min(V, O - first)):
+                                pooled[U(at + o)], winners[U(at + o)] = best[U(t * V + o)], which[U(t * V + o)]
 
     return conv2d_pool_forward_events_kernel
 
 
 def _make_gather_window(dtype, V):
     registers, vectors = stack_array(dtype, V), vector_operations(dtype)
-    lanes, copy, add, add_scaled = vectors.lanes, vectors.copy, vectors.add, vectors.add_scaled
+    lanes, clear, copy, add = vectors.lanes, vectors.clear, vectors.copy, vectors.add
 
-    def gather_window(words, n, start, sums, row, run, number, dweight, first):
-        """dweight[..., first : first + V] += sums[t] for the spikes at step t: (3) at one position."""
-        K, _, O = dweight.shape
-        flat = dweight.reshape(-1)
-        w, w2 = registers(), registers()
-        for d in range(words.shape[0]):
-            word, at = NOTHING, U(0)  # of a neuron that waits for a partner, and the place of its gradients
-            for k in range(K):
-                for r in range(run):
-                    word2 = words[U(d), U(n), U(start) + U(k * row + r)]
-                    if word2 == NOTHING:
-                        continue
-                    at2 = U((k * run + r) * O + first)
-                    if word == NOTHING:
-                        word, at = word2, at2
-                        continue
+    def gather_window(index, n, top, left, gradients, geometry, memory, dweight, first):
+        """dweight[..., first : first + V] += (3) of image n at one position; gradients (T, V) flat hold its dy."""
+        places, trains, starts, patterns, counts = index
+        columns, C, _ = geometry
+        groups, met, order = memory
+        rows, run, O = dweight.shape
+        D, row, flat = patterns.shape[2], (starts.shape[2] - 1) * C, dweight.reshape(-1)
+        for k in range(rows):
+            for e in range(starts[n, top + k, left], starts[n, top + k, left + columns]):
+                met[U(trains[U(n), U(e)])] = YES
+        found = order_trains(met, counts[n], order)
+        total = registers()
+        for i in range(found):
+            train = U(order[i])
+            for j in range(0, V, lanes):
+                clear(total, U(j))
+            for d in range(D):
+                word = patterns[U(n), train, U(d)]
+                while word != NOTHING:
+                    place = (U(d * WORD) + U(count_trailing_zeros(word))) * U(V)
+                    word &= word - ONE
                     for j in range(0, V, lanes):
-                        copy(w, U(j), flat, at + U(j))
-                        copy(w2, U(j), flat, at2 + U(j))
-                    either = word | word2
-                    while either != NOTHING:
-                        t = count_trailing_zeros(either)
-                        either &= either - ONE
-                        a, b = number[(word >> t) & ONE], number[(word2 >> t) & ONE]
-                        place = (U(d * WORD) + U(t)) * U(V)
-                        for j in range(0, V, lanes):
-                            add_scaled(w, U(j), a, sums, place + U(j))
-                            add_scaled(w2, U(j), b, sums, place + U(j))
-                    for j in range(0, V, lanes):
-                        copy(flat, at + U(j), w, U(j))
-                        copy(flat, at2 + U(j), w2, U(j))
-                    word = NOTHING
-            while word != NOTHING:
-                place = (U(d * WORD) + U(count_trailing_zeros(word))) * U(V)
-                word &= word - ONE
+                        add(total, U(j), gradients, place + U(j))
+            for j in range(0, V, lanes):
+                copy(groups, train * U(V) + U(j), total, U(j))
+        for k in range(rows):
+            window, tap = U((top + k) * row + left * C), U(k * run)
+            for e in range(starts[n, top + k, left], starts[n, top + k, left + columns]):
+                at = (tap + places[U(n), U(e)] - window) * U(O) + U(first)
+                train = U(trains[U(n), U(e)])
                 for j in range(0, V, lanes):
-                    add(flat, at + U(j), sums, place + U(j))
+                    add(flat, at + U(j), groups, train * U(V) + U(j))
 
     return inline(gather_window)
 
@@ -264,35 +289,38 @@ def _make_gather_window(dtype, V):
 @functools.cache
 def make_dweight(dtype, V, routed):
     """-> the kernel of (3) for V outputs at a time; ``routed``: dy went through a max-pool without overlap."""
-    gather_window = _make_gather_window(dtype, V)
+    gather_window, vectors = _make_gather_window(dtype, V), vector_operations(dtype)
+    lanes, copy_where = vectors.lanes, vectors.copy_where
 
     @kernel(dtype, V, routed)
-    def conv2d_dweight_events_kernel(words, dy, winner, K, pool_stride, row, C, stride, sums, dweight):
-        """words (D, B, H W C), dy and winner (T, B, H', W', O) -> adds into dweight (K, L C, O')."""
-        number = np.array([0, 1], sums.dtype)  # of a bit
+    def conv2d_dweight_events_kernel(dy, winner, K, pool_stride, index, geometry, memory, gradients, part, dweight):
+        """dy and winner (T, B, H', W', O), index SpikeIndex -> adds into dweight (K, L C, O')."""
         T, B, height, width, O = dy.shape
-        run = dweight.shape[1]
+        stride, flat, winners = geometry[2], dy.reshape(-1), winner.reshape(-1)
+        sample, total = part.reshape(-1), dweight.reshape(-1)
         taps = K * K if routed else 1
-        part = np.empty_like(dweight)  # of one sample: keeps the float32 sums short
         for n in range(B):
-            part[:] = 0
-            for place in range(height * width * taps):
-                tap = place % taps
-                i, j = place // taps // width, place // taps % width
-                top, left = i * pool_stride + tap // K, j * pool_stride + tap % K
-                for first in range(0, dweight.shape[2], V):
-                    count = min(V, O - first)
-                    for t in range(T):
-                        gradient, sum_t = dy[t, n, i, j, first:], sums[t * V : t * V + V]
-                        if routed:
-                            won = winner[t, n, i, j, first:]
-                            for o in range(count):
-                                sum_t[o] = gradient[o] if won[o] == tap else 0
-                        else:
-                            for o in range(count):
-                                sum_t[o] = gradient[o]
-                    gather_window(words, n, top * stride * row + left * stride * C, sums, row, run, number, part, first)
-            dweight += part
+            sample.fill(0)  # apart: keeps the float32 sums short
+            for i in range(height):
+                for j in range(width):
+                    for tap in range(taps):
+                        top, left = (i * pool_stride + tap // K) * stride, (j * pool_stride + tap % K) * stride
+                        for first in range(0, dweight.shape[2], V):
+                            count = min(V, O - first)
+                            for t in range(T):
+                                at, to = U((((t * B + n) * height + i) * width + j) * O + first), U(t * V)
+                                if not routed:
+                                    for o in range(count):
+                                        gradients[to + U(o)] = flat[at + U(o)]
+                                elif count == V:
+                                    for o in range(0, V, lanes):
+                                        copy_where(gradients, to + U(o), flat, at + U(o), winners, at + U(o), np.uint8(tap))
+                                else:
+                                    for o in range(count):
+                                        gradients[to + U(o)] = flat[at + U(o)] if winners[at + U(o)] == tap else ZERO
+                            gather_window(index, n, top, left, gradients, geometry, memory, part, first)
+            for p in range(len(total)):
+                total[U(p)] += sample[U(p)]
 
     return conv2d_dweight_events_kernel
 
@@ -329,8 +357,8 @@ def make_dx_routed(dtype, R, V):
     lanes, clear, add, add_scaled = vectors.lanes, vectors.clear, vectors.add, vectors.add_scaled
 
     @kernel(dtype, R, V)
-    def conv2d_dx_routed_kernel(dy, masks, weight, width, K, pool_stride, row, stride, C, rows, run, image, dx):
-        """dy (N, Q, O), masks (N, Q, taps, O / 64), weight (slices, O R V) -> adds into dx flat (N H W C).
+    def conv2d_dx_routed_kernel(dy, masks, weight, places, row, rows, run, image, dx):
+        """dy (N, Q, O), masks (N, Q, taps, O / 64), weight (slices, O R V), places (Q, taps) -> adds into dx flat (N H W C).
 
         The last vector of a run may reach beyond it. Its surplus lanes hold zeros, the weights' padding; dx has room behind.
         """
@@ -353,8 +381,7 @@ def make_dx_routed(dtype, R, V):
                                 g = dy[U(n), U(q), o]
                                 for j in range(0, R * V, lanes):
                                     add_scaled(acc, U(j), g, part, o * U(R * V) + U(j))
-                        top, left = q // width * pool_stride + tap // K, q % width * pool_stride + tap % K
-                        start = U(n * image + (top * stride + k) * row + left * stride * C + first)
+                        start = places[U(q), U(tap)] + U(n * image + k * row + first)
                         for r in range(R):
                             if r < height:
                                 for v in range(0, V, lanes):
