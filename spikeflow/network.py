@@ -29,7 +29,7 @@ from .ops.simd import scratch
 
 __all__ = ["Sequential"]
 
-BLOCK = 4  # samples: a Tutorial-6 block of 50 steps takes 7 MB (15 MB without events): a few fit into the last-level cache
+BLOCK = 8  # samples: fewer, and Python takes its toll between kernels; more, and a block's arrays leave the last-level cache
 LANES = 16  # partial sums of the gradients, and tasks in flight: as many threads find work
 
 
@@ -480,15 +480,20 @@ class Sequential:
         count = min(LANES, len(call.blocks))
 
         def lane(g):
-            grads = [{k: np.zeros_like(p.value) for k, p in layer.params.items()} for layer in self.layers]
+            grads = [layer.gradients(call.ops) for layer in self.layers]
             for i in range(g, len(call.blocks), LANES):
                 block_task(i, grads)
             return grads
 
-        for grads in parallel.run(lane, count):
-            for layer, sums in zip(self.layers, grads, strict=True):
-                for key, parameter in layer.params.items():
-                    parameter.grad += sums[key]
+        lanes = parallel.run(lane, count)
+        for position, layer in enumerate(self.layers):
+            for key, parameter in layer.params.items():
+                sums = [grads[position][key] for grads in lanes]
+                if isinstance(sums[0], list):
+                    parts = [part for lane_parts in sums for part in lane_parts]
+                    sums = [layer.deferred_gradient(call.ops, call.prepared[position], key, parts)]
+                for gradient in sums:
+                    parameter.grad += gradient
 
     def _predict(self, images, num_steps) -> np.ndarray:
         call = self._call(images, num_steps)

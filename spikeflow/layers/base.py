@@ -106,6 +106,14 @@ class Layer:
         """dy (T, B, ...) -> dx (T, B, ...), or None unless ``input_grad``; adds into ``grads``, {parameter's name: array}."""
         raise NotImplementedError("a layer must define backward")
 
+    def gradients(self, ops) -> dict[str, np.ndarray | list]:
+        """-> what ``backward`` adds to: {parameter's name: zeros}, or a list where the layer puts a gradient off until later."""
+        return {key: np.zeros_like(parameter.value) for key, parameter in self.params.items()}
+
+    def deferred_gradient(self, ops, prepared, key: str, parts: list) -> np.ndarray:
+        """-> the gradient that ``backward`` put off, from what it left in the lists of ``gradients``."""
+        raise NotImplementedError("a layer that puts gradients off must define deferred_gradient")
+
     def choices(self, kept) -> dict[str, np.ndarray]:
         """The discrete choices of a forward pass, from what it kept: arguments with which `reference` makes them again."""
         return {}

@@ -4,14 +4,65 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import parallel
 from ..initializers import fan_in_uniform
 from ..ops.events import Pooled, Routed, SpikeWords
+from ..ops.simd import scratch
 from .base import Layer, positive_int
 
 __all__ = ["Conv2d", "Flatten", "Linear", "MaxPool2d"]
 
+WIDE = 2**20  # bytes of a weight; from here on its gradient is computed once a batch, not block by block
+OUTPUTS = 64  # of a wide weight, in one task: as many as the widest register tile has
 
-class Conv2d(Layer):
+
+class Weighted(Layer):
+    """Base of the layers with a weight of shape (O, ...), all of them convolutions in the end.
+
+    Each lane of blocks adds up gradients of its own. For a wide weight that would be more memory traffic than arithmetic: as many
+    sums as lanes, and a pass over one of them for each block. Instead, ``backward`` leaves dy and x behind, and when all blocks
+    have passed, tasks of OUTPUTS outputs each go through the whole batch.
+    """
+
+    def gradients(self, ops):
+        if self.params["weight"].value.nbytes <= WIDE or not hasattr(ops, "conv2d_forward_events"):
+            return super().gradients(ops)
+        return {key: [] if key == "weight" else np.zeros_like(parameter.value) for key, parameter in self.params.items()}
+
+    def convolution(self, prepared) -> tuple[tuple[int, ...], int, int]:
+        """-> the weight's shape as that of a convolution, stride, padding."""
+        raise NotImplementedError("a layer with a weight must define convolution")
+
+    def convolve_backward(self, ops, prepared, dy, x, grads, input_grad):
+        """dy (T, B, H', W', O) or Routed, x (T, B, H, W, C) or SpikeWords -> dx or None; adds into ``grads``."""
+        shape, stride, padding = self.convolution(prepared)
+        dweight, dbias = grads["weight"], grads.get("bias")
+        if isinstance(dweight, list):
+            whole = _unroute(ops, dy) if isinstance(dy, Routed) else dy
+            dweight.append((whole.copy(), _copy(x)))
+            dweight = None
+        else:
+            dweight = dweight.reshape(shape)
+        return _convolve_backward(ops, dy, x, prepared[0], stride, padding, dweight, dbias, input_grad)
+
+    def deferred_gradient(self, ops, prepared, key, parts):
+        shape, stride, padding = self.convolution(prepared)
+        weight = self.params["weight"].value.reshape(shape)
+        dy, x = np.concatenate([dy for dy, _ in parts], axis=1), _concatenate([x for _, x in parts])
+        gradient = np.zeros_like(weight)
+
+        def task(i):
+            some = slice(i * OUTPUTS, (i + 1) * OUTPUTS)
+            with scratch():
+                packed = ops.conv2d_pack(weight[some])
+                part = np.ascontiguousarray(dy[..., some])
+                _convolve_backward(ops, part, x, packed, stride, padding, gradient[some], None, False)
+
+        parallel.run(task, -(-len(weight) // OUTPUTS))
+        return gradient.reshape(self.params["weight"].value.shape)
+
+
+class Conv2d(Weighted):
     """Two-dimensional convolution; options, weight layout and initial values of ``torch.nn.Conv2d``.
 
     Parameters
@@ -63,12 +114,14 @@ class Conv2d(Layer):
         weight, bias, pool = prepared
         return _convolve(ops, x, weight, bias, self.stride, self.padding, pool), x
 
+    def convolution(self, prepared):
+        return self.params["weight"].value.shape, self.stride, self.padding
+
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
-        gradients = grads["weight"], grads.get("bias")
-        return _convolve_backward(ops, dy, kept, prepared[0], self.stride, self.padding, *gradients, input_grad)
+        return self.convolve_backward(ops, prepared, dy, kept, grads, input_grad)
 
 
-class Linear(Layer):
+class Linear(Weighted):
     """Linear layer; options, weight layout ``(O, F)`` and initial values of ``torch.nn.Linear``."""
 
     input_rank = 1
@@ -96,23 +149,24 @@ class Linear(Layer):
             return ops.conv2d_pack(weight), _bias(self), weight.shape
         return ops.linear_pack(weight), _bias(self), (*weight.shape, 1, 1)
 
+    def convolution(self, prepared):
+        return prepared[2], 1, 0
+
     def forward(self, ops, prepared, x, run):
         weight, bias, (_, C, H, W) = prepared
         if isinstance(x, SpikeWords) or x.ndim == 5:
-            y = _convolve(ops, _as_images(x, (H, W, C)), weight, bias, 1, 0, None)
-            return y[:, :, 0, 0], x
-        return _split(ops.linear_forward(_merge(x), weight, bias), x), x
+            images = _as_images(x, (H, W, C))
+            return _convolve(ops, images, weight, bias, 1, 0, None)[:, :, 0, 0], (images, x.shape)
+        return _split(ops.linear_forward(_merge(x), weight, bias), x), (x, x.shape)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
-        weight, _, shape = prepared
-        gradients = grads["weight"], grads.get("bias")
-        if isinstance(kept, SpikeWords) or kept.ndim == 5:
-            images = _as_images(kept, (*shape[2:], shape[1]))
-            gradients = gradients[0].reshape(shape), gradients[1]
-            dx = _convolve_backward(ops, dy[:, :, None, None], images, weight, 1, 0, *gradients, input_grad)
-            return dx.reshape(kept.shape) if input_grad else None
-        dx = ops.linear_backward(_merge(dy), _merge(kept), weight, *gradients, input_grad)
-        return _split(dx, kept) if input_grad else None
+        x, shape = kept
+        if isinstance(x, SpikeWords) or x.ndim == 5 or isinstance(grads["weight"], list):
+            images = x if len(x.shape) == 5 else x[:, :, None, None]
+            dx = self.convolve_backward(ops, prepared, dy[:, :, None, None], images, grads, input_grad)
+            return dx.reshape(shape) if input_grad else None
+        dx = ops.linear_backward(_merge(dy), _merge(x), prepared[0], grads["weight"], grads.get("bias"), input_grad)
+        return _split(dx, x) if input_grad else None
 
 
 class MaxPool2d(Layer):
@@ -222,6 +276,18 @@ def _unroute(ops, dy):
     T, B, *image = dy.unpooled
     dx = ops.max_pool2d_backward(_merge(dy.dy), _merge(dy.winner), (T * B, *image), dy.kernel_size, dy.stride)
     return dx.reshape(dy.unpooled)
+
+
+def _copy(x):
+    """x (T, B, H, W, C) or SpikeWords -> a copy that outlives the block's memory."""
+    return SpikeWords(x.words.copy(), x.num_steps) if isinstance(x, SpikeWords) else x.copy()
+
+
+def _concatenate(parts):
+    """Blocks (T, b, H, W, C), or SpikeWords, in order -> the batch."""
+    if isinstance(parts[0], SpikeWords):
+        return SpikeWords(np.concatenate([part.words for part in parts], axis=1), parts[0].num_steps)
+    return np.concatenate(parts, axis=1)
 
 
 def _as_images(x, image):

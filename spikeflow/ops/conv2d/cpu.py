@@ -31,20 +31,12 @@ class Packed:
     weight: np.ndarray  # (O, C, K, L): a kernel of K rows and L columns
 
     @functools.cached_property
-    def terms(self) -> np.ndarray:
-        """(K, L C, O): the weights of each tap as a row."""
-        O, C, K, L = self.weight.shape
-        return self.weight.transpose(2, 3, 1, 0).reshape(K, L * C, O)
-
-    @functools.cached_property
     def forward(self) -> np.ndarray:
         """(O / V, K, L C, V): a row for each term of (1)."""
-        K, run, O = self.terms.shape
+        O, C, K, L = self.weight.shape
         V = tile_shape(self.weight.dtype, O)[1]
-        packed = lasting_zeros((-(-O // V), K, run, V), self.weight.dtype)
-        for b in range(len(packed)):
-            part = self.terms[:, :, b * V : (b + 1) * V]
-            packed[b, :, :, : part.shape[2]] = part
+        packed = lasting_zeros((-(-O // V), K, L * C, V), self.weight.dtype)
+        make_pack()(self.weight, packed)
         return packed
 
     @functools.cached_property
@@ -74,23 +66,24 @@ class Packed:
     @functools.cached_property
     def backward(self) -> np.ndarray:
         """(K, L C / V, O, V): a row for each output of (4)."""
-        V = tile_shape(self.weight.dtype, self.terms.shape[1])[1]
-        return self._pieces(1, V)[:, :, :, 0]
+        _, C, _, L = self.weight.shape
+        return self._pieces(1, tile_shape(self.weight.dtype, L * C)[1])[:, :, :, 0]
 
     @functools.cached_property
     def patches(self) -> np.ndarray:
         """(1, L C / V, O, K, V): pieces of whole kernel columns for each output, of at most 10 vectors where K allows."""
-        K, run, _ = self.terms.shape
+        _, C, K, L = self.weight.shape
         lanes = vector_lanes(self.weight.dtype.itemsize)
-        return self._pieces(K, min(max(1, 10 // K), -(-run // lanes)) * lanes)
+        return self._pieces(K, min(max(1, 10 // K), -(-L * C // lanes)) * lanes)
 
     def _pieces(self, R, V):
-        K, run, O = self.terms.shape
-        packed = lasting_zeros((-(-K // R), -(-run // V), O, R, V), self.weight.dtype)
+        O, C, K, L = self.weight.shape
+        rows = self.weight.transpose(0, 2, 3, 1).reshape(O, K, L * C)
+        packed = lasting_zeros((-(-K // R), -(-L * C // V), O, R, V), self.weight.dtype)
         for k in range(K):
             for b in range(packed.shape[1]):
-                part = self.terms[k, b * V : (b + 1) * V]
-                packed[k // R, b, :, k % R, : len(part)] = part.T
+                part = rows[:, k, b * V : (b + 1) * V]
+                packed[k // R, b, :, k % R, : part.shape[1]] = part
         return packed
 
 
@@ -116,8 +109,9 @@ def conv2d_forward(x, packed, bias, stride, padding):
 
 
 def conv2d_backward(dy, x, packed, stride, padding, dweight, dbias, input_grad):
-    """dy (N, H', W', O), x (N, H, W, C) -> dx (N, H, W, C) or None; adds into dweight and dbias."""
-    _dweight(dy, x, packed, stride, padding, dweight)
+    """dy (N, H', W', O), x (N, H, W, C) -> dx (N, H, W, C) or None; adds into dweight and dbias, each an array or None."""
+    if dweight is not None:
+        _dweight(dy, x, packed, stride, padding, dweight)
     if dbias is not None:
         dbias += channel_sums(dy)  # (2)
     return conv2d_dx(dy, x.shape, packed, stride, padding) if input_grad else None
@@ -142,7 +136,7 @@ def _dweight(dy, x, packed, stride, padding, dweight):
     sums = zeros((K, L * C, wide.shape[1]), x.dtype)
     offsets = _offsets(x.shape, dy.shape[1], dy.shape[2], stride)
     make_dweight(x.dtype, rows, columns)(wide.reshape(-1), x.reshape(-1), offsets, x.shape[2] * C, sums)
-    dweight += sums[:, :, :O].reshape(K, L, C, O).transpose(3, 2, 0, 1)
+    make_unpack()(sums, dweight)
 
 
 def conv2d_dx(dy, shape, packed, stride, padding):
@@ -158,9 +152,9 @@ def conv2d_dx(dy, shape, packed, stride, padding):
     return unframed(framed, padding)
 
 
-def framed_image(N, H, W, C, slack, dtype):
+def framed_image(N, H, W, C, slack, dtype, make=zeros):
     """-> zeros (N, H, W, C), and the same memory flat with ``slack`` more numbers behind: whole vectors may be written."""
-    flat = zeros((N * H * W * C + slack,), dtype)
+    flat = make((N * H * W * C + slack,), dtype)
     return flat[: N * H * W * C].reshape(N, H, W, C), flat
 
 
@@ -197,6 +191,39 @@ def _offsets(shape, height, width, stride):
     row = np.arange(height, dtype=U) * U(stride * W * C)
     column = np.arange(width, dtype=U) * U(stride * C)
     return (image[:, None, None] + row[:, None] + column).reshape(-1)
+
+
+@functools.cache
+def make_pack():
+    @kernel()
+    def conv2d_pack_kernel(weight, packed):
+        """weight (O, C, K, L) -> packed (O / V, K, L C, V), whose padding stays as it is."""
+        O, C, K, L = weight.shape
+        V = packed.shape[3]
+        for block in range(len(packed)):
+            for c in range(C):
+                for k in range(K):
+                    for l in range(L):
+                        for o in range(min(V, O - block * V)):
+                            packed[block, k, l * C + c, o] = weight[block * V + o, c, k, l]
+
+    return conv2d_pack_kernel
+
+
+@functools.cache
+def make_unpack():
+    @kernel()
+    def conv2d_unpack_kernel(sums, dweight):
+        """sums (K, L C, O') -> adds into dweight (O, C, K, L)."""
+        O, C, K, L = dweight.shape
+        for first in range(0, O, 64):  # a cache line of each of these rows stays at hand
+            for c in range(C):
+                for k in range(K):
+                    for l in range(L):
+                        for o in range(first, min(first + 64, O)):
+                            dweight[o, c, k, l] += sums[k, l * C + c, o]
+
+    return conv2d_unpack_kernel
 
 
 @functools.cache

@@ -2,7 +2,8 @@
 
 Forward, for one output position and V outputs.  (1) is linear, so neurons of the window with the same spike train may be added
 up before anything else: ``groups`` (trains, V) takes the weights of each active neuron once, and then each train, two at a time,
-adds its row to ``sums[t]`` for each step t at which it fires. ``sums`` (T, V) is 13 KB at T = 50 and V = 64: the first-level cache.
+adds its row to ``sums[t]`` for each step t at which it fires. ``sums`` (T, V), 13 KB at T = 50 and V = 64, stays in the
+first-level cache.
 
 That is another order of summation for every window and every length of the sequence, and floating-point sums would depend on it.
 Therefore the weights are whole numbers here, multiples of a power of two (``Packed.units``), small enough for every sum to be
@@ -26,12 +27,13 @@ import numpy as np
 
 from ..events import WORD, Pooled, Routed
 from ..jit import inline, kernel
-from ..simd import count_trailing_zeros, empty, equal_bits, stack_array, vector_operations, zeros
-from .cpu import channel_sums, conv2d_dx, framed_image, unframed
+from ..simd import count_trailing_zeros, empty, equal_bits, stack_array, tile_shape, vector_operations, zeros
+from .cpu import channel_sums, conv2d_dx, framed_image, make_unpack, unframed
 
 U = np.uintp
 NOTHING, ONE = np.uint64(0), np.uint64(1)
 YES = np.uint8(1)
+IMAGES = 16  # whose input gradients stay in the second-level cache while all slices of the weights add to them
 ZERO = np.float32(0)  # the literal 0 would widen float32 to float64
 
 
@@ -67,9 +69,10 @@ def _window_memory(index, V, dtype):
 
 
 def conv2d_backward_events(dy, x, packed, stride, padding, dweight, dbias, input_grad):
-    """dy (T, B, H', W', O) or Routed, x SpikeWords -> dx (T, B, H, W, C) or None; adds into dweight and dbias."""
+    """dy (T, B, H', W', O) or Routed, x SpikeWords -> dx or None; adds into dweight and dbias, unless they are None."""
     routed = isinstance(dy, Routed)
-    _dweight(dy, x, packed, stride, padding, dweight)
+    if dweight is not None:
+        _dweight(dy, x, packed, stride, padding, dweight)
     if dbias is not None:
         dbias += channel_sums(dy.dy if routed else dy)  # (2)
     if not input_grad:
@@ -83,9 +86,9 @@ def conv2d_backward_events(dy, x, packed, stride, padding, dweight, dbias, input
 def _dweight(dy, spikes, packed, stride, padding, dweight):
     """(3): adds into dweight (O, C, K, K)."""
     O, C, rows, columns = packed.weight.shape
-    V, dtype = packed.forward.shape[3], packed.weight.dtype
+    V, dtype = tile_shape(packed.weight.dtype, O)[1], packed.weight.dtype
     index = spikes.index(padding)
-    totals = zeros((rows, columns * C, len(packed.forward) * V), dtype)
+    totals = zeros((rows, columns * C, -(-O // V) * V), dtype)
     part = empty(totals.shape, dtype)
     gradients = zeros((spikes.num_steps * V,), dtype)
     arguments = index, (columns, C, stride), _window_memory(index, V, dtype), gradients, part, totals
@@ -93,7 +96,7 @@ def _dweight(dy, spikes, packed, stride, padding, dweight):
         make_dweight(dtype, V, True)(dy.dy, dy.winner, dy.kernel_size, dy.stride, *arguments)
     else:
         make_dweight(dtype, V, False)(dy, np.empty((0,) * 5, np.uint8), 1, 1, *arguments)
-    dweight += totals[:, :, :O].reshape(rows, columns, C, O).transpose(3, 2, 0, 1)
+    make_unpack()(totals, dweight)
 
 
 def conv2d_dx_routed(dy, shape, packed, stride, padding):
@@ -106,7 +109,7 @@ def conv2d_dx_routed(dy, shape, packed, stride, padding):
     make_masks(dy.kernel_size**2)(winner.reshape(-1), O, masks)
     patches = packed.patches
     R, V = patches.shape[3:]
-    framed, flat = framed_image(T * B, H + 2 * padding, W + 2 * padding, C, V, gradient.dtype)
+    framed, flat = framed_image(T * B, H + 2 * padding, W + 2 * padding, C, V, gradient.dtype, empty)
     row = framed.shape[2] * C
     places = _patch_places(*dy.dy.shape[2:4], dy.kernel_size, dy.stride, stride * row, stride * C)
     geometry = row, rows, columns * C, framed[0].size
@@ -358,33 +361,36 @@ def make_dx_routed(dtype, R, V):
 
     @kernel(dtype, R, V)
     def conv2d_dx_routed_kernel(dy, masks, weight, places, row, rows, run, image, dx):
-        """dy (N, Q, O), masks (N, Q, taps, O / 64), weight (slices, O R V), places (Q, taps) -> adds into dx flat (N H W C).
+        """dy (N, Q, O), masks (N, Q, taps, O / 64), weight (slices, O R V), places (Q, taps) -> dx flat (N H W C).
 
-        The last vector of a run may reach beyond it. Its surplus lanes hold zeros, the weights' padding; dx has room behind.
+        The last vector of a run may reach beyond it. Its surplus lanes hold zeros, the weights' padding; dx has room behind,
+        whose contents do not matter.
         """
         N, Q, _ = dy.shape
         across = (run + V - 1) // V
         acc = registers()
-        for s in range(len(weight)):  # a slice of the weights stays in the first-level cache for all images
-            k, first = s // across * R, s % across * V
-            height, part = min(R, rows - k), weight[s]
-            for n in range(N):
-                for q in range(Q):
-                    for tap in range(masks.shape[2]):
-                        for j in range(0, R * V, lanes):
-                            clear(acc, U(j))
-                        for d in range(masks.shape[3]):
-                            mask = masks[U(n), U(q), U(tap), U(d)]
-                            while mask != NOTHING:
-                                o = U(d * WORD) + U(count_trailing_zeros(mask))
-                                mask &= mask - ONE
-                                g = dy[U(n), U(q), o]
-                                for j in range(0, R * V, lanes):
-                                    add_scaled(acc, U(j), g, part, o * U(R * V) + U(j))
-                        start = places[U(q), U(tap)] + U(n * image + k * row + first)
-                        for r in range(R):
-                            if r < height:
-                                for v in range(0, V, lanes):
-                                    add(dx, start + U(r * row + v), acc, U(r * V + v))
+        for lo in range(0, N, IMAGES):
+            dx[lo * image : min(lo + IMAGES, N) * image].fill(0)
+            for s in range(len(weight)):  # a slice of the weights stays in the first-level cache for some images
+                k, first = s // across * R, s % across * V
+                height, part = min(R, rows - k), weight[s]
+                for n in range(lo, min(lo + IMAGES, N)):
+                    for q in range(Q):
+                        for tap in range(masks.shape[2]):
+                            for j in range(0, R * V, lanes):
+                                clear(acc, U(j))
+                            for d in range(masks.shape[3]):
+                                mask = masks[U(n), U(q), U(tap), U(d)]
+                                while mask != NOTHING:
+                                    o = U(d * WORD) + U(count_trailing_zeros(mask))
+                                    mask &= mask - ONE
+                                    g = dy[U(n), U(q), o]
+                                    for j in range(0, R * V, lanes):
+                                        add_scaled(acc, U(j), g, part, o * U(R * V) + U(j))
+                            start = places[U(q), U(tap)] + U(n * image + k * row + first)
+                            for r in range(R):
+                                if r < height:
+                                    for v in range(0, V, lanes):
+                                        add(dx, start + U(r * row + v), acc, U(r * V + v))
 
     return conv2d_dx_routed_kernel

@@ -48,11 +48,12 @@ def leaky_backward(dspikes, dmembrane, membrane, input_steps, beta, threshold, r
     """dspikes, dmembrane (T, M) or None, membrane (T + 1, M) -> dx (input_steps, M); adds into dbeta, dthreshold (1,) or None."""
     dtype = membrane.dtype
     none = np.empty((0, 0), dtype)
-    dx = zeros((input_steps, membrane.shape[1]), dtype)
+    static = input_steps < len(membrane) - 1
+    dx = (zeros if static else empty)((input_steps, membrane.shape[1]), dtype)
     params, constants = _numbers(dtype, beta, threshold), _numbers(dtype, *surrogate.constants)
     learns = dbeta is not None or dthreshold is not None
     given = learns, dspikes is not None, dmembrane is not None
-    loop = make_backward(reset, surrogate.cache_key or UNKNOWN, surrogate.derivative, *given)
+    loop = make_backward(reset, surrogate.cache_key or UNKNOWN, surrogate.derivative, static, *given)
     dparams = np.zeros(2)
     loop(
         none if dspikes is None else dspikes,
@@ -101,21 +102,20 @@ def make_forward(reset, smooth, primitive, packs):
 
 
 @functools.cache
-def make_backward(reset, surrogate, derivative, learns, has_dspikes, has_dmembrane):
-    """-> the loop of (4) to (7); ``learns``: the parameters' gradients are wanted too."""
+def make_backward(reset, surrogate, derivative, static, learns, has_dspikes, has_dmembrane):
+    """-> the loop of (4) to (7); ``static``: one dx for all steps; ``learns``: the parameters' gradients are wanted too."""
     step_backward, derivative = inline(leaky_scalar.RESETS[reset][1]), inline(derivative)
 
-    @kernel(reset, surrogate, learns, has_dspikes, has_dmembrane)
+    @kernel(reset, surrogate, static, learns, has_dspikes, has_dmembrane)
     def leaky_backward_kernel(dspikes, dmembrane, membrane, beta, threshold, constants, dx, dparams):
-        """dspikes, dmembrane (T, M) or empty, membrane (T + 1, M) -> adds into dx (T or 1, M) and dparams (2,) float64."""
+        """dspikes, dmembrane (T, M) or empty, membrane (T + 1, M) -> dx (T, M), or added to (1, M); adds to dparams."""
         T, M = membrane.shape[0] - 1, membrane.shape[1]
-        steps = dx.shape[0]
         carry = np.empty(CHUNK, membrane.dtype)
         for lo in range(0, M, CHUNK):
             hi = min(lo + CHUNK, M)
             carry[:] = 0  # g[T] = 0
             for t in range(T - 1, -1, -1):
-                m, previous, dcurrent = membrane[t + 1, lo:hi], membrane[t, lo:hi], dx[min(t, steps - 1), lo:hi]
+                m, previous, dcurrent = membrane[t + 1, lo:hi], membrane[t, lo:hi], dx[0 if static else t, lo:hi]
                 ds = dspikes[t, lo:hi] if has_dspikes else m
                 dm = dmembrane[t, lo:hi] if has_dmembrane else m
                 for n in range(hi - lo):
@@ -125,7 +125,10 @@ def make_backward(reset, surrogate, derivative, learns, has_dspikes, has_dmembra
                     g = through_spike + carry[n]
                     if has_dmembrane:
                         g += dm[n]  # (4)
-                    dcurrent[n] += g  # (5)
+                    if static:
+                        dcurrent[n] += g  # (5), summed over the steps that share x
+                    else:
+                        dcurrent[n] = g  # (5)
                     carry[n], dbeta, dthreshold = step_backward(g, previous[n], beta, threshold)
                     if learns:
                         dparams[0] += dbeta  # (6)
