@@ -34,7 +34,10 @@ EVENTS = {
     "conv2d_forward_events": "conv2d.events",
     "conv2d_backward_events": "conv2d.events",
     "conv2d_dx_routed": "conv2d.events",
+    "max_pool2d_forward_words": "pool2d.cpu",
+    "max_pool2d_backward_words": "pool2d.cpu",
     "leaky_forward_words": "neurons.cpu",
+    "leaky_backward_static": "neurons.cpu",
 }
 
 # Backend -> the module of a folder, where it is not simply "<folder>.<backend>".

@@ -40,6 +40,7 @@ class Run:
     num_steps: int
     smooth: bool = False  # the surrogate's primitive in place of the step: the smooth twin
     choices: dict[str, dict] = field(default_factory=dict)  # discrete choices to obey, by layer: only `reference` can
+    records: bool = False  # every neuron keeps its membrane, even where backward does not need it
 
     def frozen(self, layer: Layer) -> dict:
         return self.choices.get(layer.name, {})
@@ -296,6 +297,7 @@ class Sequential:
         Arguments as for ``forward``; images are channel first, as everywhere outside the engine.
         """
         call = self._call(images, num_steps)
+        call.run.records = True
         results = [None] * len(call.blocks)
 
         def task(i):
@@ -376,13 +378,20 @@ class Sequential:
             return plans
         for i, (layer, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
             if isinstance(layer, Neuron):
-                reader = self.layers[i + 2] if plans[i + 1].relabels else after
-                plans[i].packs = isinstance(reader, (Conv2d, Linear))
+                plans[i].packs = self._reads_words(i + 1, plans)
             elif isinstance(layer, Conv2d) and isinstance(after, MaxPool2d) and after.stride >= after.kernel_size:
                 plans[i + 1].routes = True
                 if i and plans[i - 1].packs:
                     plans[i].pool = after.kernel_size, after.stride
         return plans
+
+    def _reads_words(self, i: int, plans) -> bool:
+        """Can layer i take spikes as words: a convolution or linear layer, perhaps behind a max-pool and a Flatten?"""
+        if isinstance(self.layers[i], MaxPool2d):
+            i += 1
+        if plans[i].relabels:
+            i += 1
+        return isinstance(self.layers[i], (Conv2d, Linear))
 
     def _forward(self, call: Call) -> tuple[np.ndarray, np.ndarray]:
         """-> spikes, membrane (T, B, ...) of the last layer; ``call`` keeps what ``_backward`` needs."""

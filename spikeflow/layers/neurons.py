@@ -18,8 +18,9 @@ RESETS = ("subtract", "zero", "none")
 class Kept(NamedTuple):
     """What a neuron keeps of its forward pass."""
 
-    membrane: np.ndarray  # (T + 1, M): row t + 1 is m[t], row 0 the initial state
+    membrane: np.ndarray | None  # (T + 1, M): row t + 1 is m[t], row 0 the initial state; None where current is kept
     input_shape: tuple[int, ...]  # (T or 1, B, ...)
+    current: np.ndarray | None = None  # (1, M): a constant input, from which backward computes the membrane again
 
 
 class Neuron(Layer):
@@ -100,13 +101,19 @@ class Leaky(Neuron):
         packs, options = prepared
         T, shape = run.num_steps, x.shape[1:]
         if packs:
-            words, membrane = ops.leaky_forward_words(x.reshape(len(x), -1), T, *options)
-            return SpikeWords(words.reshape(len(words), *shape), T), Kept(membrane, x.shape)
+            current = x.reshape(len(x), -1)
+            keep = len(x) > 1 or bool(self.params) or run.records
+            words, membrane = ops.leaky_forward_words(current, T, *options, keep)
+            kept = Kept(membrane, x.shape) if keep else Kept(None, x.shape, current)
+            return SpikeWords(words.reshape(len(words), *shape), T), kept
         spikes, membrane = ops.leaky_forward(x.reshape(len(x), -1), T, *options, smooth=run.smooth, **run.frozen(self))
         return spikes.reshape(T, *shape), Kept(membrane, x.shape)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):
         """As in ``Layer``; ``dmembrane`` (T, B, ...) or None is dL/dmembrane from outside, and ``dy`` may be None then."""
+        if kept.current is not None:
+            rows = dy.reshape(len(dy), -1)
+            return ops.leaky_backward_static(rows, kept.current, *prepared[1]).reshape(kept.input_shape)
         steps = kept.input_shape[0]
         rows = [None if d is None else d.reshape(len(d), -1) for d in (dy, dmembrane)]
         dbeta = grads.get("beta")

@@ -200,10 +200,14 @@ class MaxPool2d(Layer):
     def forward(self, ops, prepared, x, run):
         if isinstance(x, Pooled):
             return x.y, (x.winner, x.unpooled)
+        if isinstance(x, SpikeWords):
+            return ops.max_pool2d_forward_words(x, self.kernel_size, self.stride), x
         y, winner = ops.max_pool2d_forward(_merge(x), self.kernel_size, self.stride, **run.frozen(self))
         return _split(y, x), (_split(winner, x), x.shape)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
+        if isinstance(kept, SpikeWords):
+            return ops.max_pool2d_backward_words(dy, kept, self.kernel_size, self.stride)
         winner, shape = kept
         routed = Routed(dy, winner, shape, self.kernel_size, self.stride)
         return routed if prepared else _unroute(ops, routed)

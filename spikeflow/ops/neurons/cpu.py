@@ -16,7 +16,7 @@ from ..jit import UNKNOWN, inline, kernel
 from ..simd import empty, zeros
 from .leaky import scalar as leaky_scalar
 
-ZERO = np.float32(0)
+ZERO, ONE = np.float32(0), np.float32(1)
 CHUNK = 512  # neurons; five float32 rows of them take 10 KB
 
 
@@ -30,17 +30,20 @@ def leaky_forward(x, num_steps, beta, threshold, reset, surrogate, smooth=False)
     membrane[0] = 0
     params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
     code = (surrogate.cache_key or UNKNOWN) if smooth else None
-    make_forward(reset, code, surrogate.primitive, False)(x, *params, constants, membrane, spikes)
+    make_forward(reset, code, surrogate.primitive, False, True)(x, num_steps, *params, constants, membrane, spikes)
     return spikes, membrane
 
 
-def leaky_forward_words(x, num_steps, beta, threshold, reset, surrogate):
-    """As ``leaky_forward``, the spikes as words (T / 64, M) uint64: bit t of a neuron's word is its spike at step t."""
+def leaky_forward_words(x, num_steps, beta, threshold, reset, surrogate, keep=True):
+    """As ``leaky_forward``, the spikes as words (T / 64, M) uint64: bit t of a neuron's word is its spike at step t.
+
+    Unless ``keep``, membrane is (2, M), of no meaning: ``leaky_backward_static`` computes it again.
+    """
     M = x.shape[1]
-    membrane, words = empty((num_steps + 1, M), x.dtype), zeros((-(-num_steps // WORD), M), np.uint64)
+    membrane, words = empty((num_steps + 1 if keep else 2, M), x.dtype), zeros((-(-num_steps // WORD), M), np.uint64)
     membrane[0] = 0
     params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
-    make_forward(reset, None, surrogate.primitive, True)(x, *params, constants, membrane, words)
+    make_forward(reset, None, surrogate.primitive, True, keep)(x, num_steps, *params, constants, membrane, words)
     return words, membrane
 
 
@@ -66,31 +69,41 @@ def leaky_backward(dspikes, dmembrane, membrane, input_steps, beta, threshold, r
     return dx
 
 
+def leaky_backward_static(dspikes, x, beta, threshold, reset, surrogate):
+    """dspikes (T, M), the constant current x (1, M) -> dx (1, M), by (8): nothing but x is needed from forward."""
+    dx = empty(x.shape, x.dtype)
+    params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
+    loop = make_backward_static(reset, surrogate.cache_key or UNKNOWN, surrogate.derivative)
+    loop(dspikes, x, *params, constants, dx)
+    return dx
+
+
 def _numbers(dtype, *values):
     """Numbers of the arrays' own type: a Python float would be float64 inside a kernel."""
     return tuple(dtype.type(value) for value in values)
 
 
 @functools.cache
-def make_forward(reset, smooth, primitive, packs):
+def make_forward(reset, smooth, primitive, packs, keep):
     """-> the loop of (1) to (3).
 
-    ``smooth`` names the surrogate whose primitive replaces H, or is None; ``packs``: spikes come out as bits of words.
+    ``smooth`` names the surrogate whose primitive replaces H, or is None; ``packs``: spikes come out as bits of words; ``keep``:
+    membrane has a row for each step, else one row that each step overwrites.
     """
     step, primitive = inline(leaky_scalar.RESETS[reset][0]), inline(primitive)
 
-    @kernel(reset, smooth, packs)
-    def leaky_forward_kernel(x, beta, threshold, constants, membrane, spikes):
+    @kernel(reset, smooth, packs, keep)
+    def leaky_forward_kernel(x, T, beta, threshold, constants, membrane, spikes):
         """x (T or 1, M) -> membrane (T + 1, M) but its row 0, spikes (T, M), or words (T / 64, M) that come as zeros."""
-        T, M = membrane.shape[0] - 1, membrane.shape[1]
-        steps = x.shape[0]
+        steps, M = x.shape
         for lo in range(0, M, CHUNK):
             hi = min(lo + CHUNK, M)
             for t in range(T):
                 current, s, bit = x[min(t, steps - 1), lo:hi], spikes[t // WORD if packs else t, lo:hi], np.uint64(t % WORD)
-                previous, m = membrane[t, lo:hi], membrane[t + 1, lo:hi]
+                previous, m = membrane[t if keep else 0, lo:hi], membrane[t + 1 if keep else 0, lo:hi]
                 for n in range(hi - lo):
-                    m[n] = step(previous[n], current[n], beta, threshold)  # (1), (2)
+                    # ``m``, not ``previous``, where they are one row: a row under two names is not vectorised.
+                    m[n] = step(previous[n] if keep else m[n], current[n], beta, threshold)  # (1), (2)
                     if smooth is not None:
                         s[n] = primitive(m[n] - threshold, constants)
                     elif packs:
@@ -135,3 +148,29 @@ def make_backward(reset, surrogate, derivative, static, learns, has_dspikes, has
                         dparams[1] += dthreshold - through_spike  # (7)
 
     return leaky_backward_kernel
+
+
+@functools.cache
+def make_backward_static(reset, surrogate, derivative):
+    """-> the loop of (8), forward in time."""
+    step, step_backward = (inline(function) for function in leaky_scalar.RESETS[reset])
+    derivative = inline(derivative)
+
+    @kernel(reset, surrogate)
+    def leaky_backward_static_kernel(dspikes, x, beta, threshold, constants, dx):
+        """dspikes (T, M), x (1, M) -> dx (1, M)."""
+        T, M = dspikes.shape
+        membrane, slope = np.empty(CHUNK, x.dtype), np.empty(CHUNK, x.dtype)
+        for lo in range(0, M, CHUNK):
+            hi = min(lo + CHUNK, M)
+            current, total = x[0, lo:hi], dx[0, lo:hi]
+            total[:], membrane[:], slope[:] = 0, 0, 0
+            for t in range(T):
+                ds = dspikes[t, lo:hi]
+                for n in range(hi - lo):
+                    previous = membrane[n]
+                    slope[n] = ONE + step_backward(slope[n], previous, beta, threshold)[0]  # (8)
+                    membrane[n] = step(previous, current[n], beta, threshold)
+                    total[n] += ds[n] * derivative(membrane[n] - threshold, constants) * slope[n]
+
+    return leaky_backward_static_kernel

@@ -6,9 +6,11 @@ import functools
 
 import numpy as np
 
+from ..events import WORD, SpikeWords
 from ..jit import kernel
 from ..simd import empty, zeros
 
+ONE, ALL = np.uint64(1), ~np.uint64(0)
 ZERO = np.float32(0)  # the literal 0 would widen float32 to float64
 
 
@@ -25,6 +27,21 @@ def max_pool2d_backward(dy, winner, shape, K, stride):
     """dy, winner (N, H', W', C) -> dx of ``shape`` (N, H, W, C)."""
     dx = zeros(shape, dy.dtype)
     make_backward(K, stride)(dy, winner, dx)
+    return dx
+
+
+def max_pool2d_forward_words(x, K, stride):
+    """x (T, B, H, W, C) as SpikeWords -> y (T, B, H', W', C) as SpikeWords: the greatest of some bits is their disjunction."""
+    D, B, H, W, C = x.words.shape
+    words = empty((D, B, (H - K) // stride + 1, (W - K) // stride + 1, C), np.uint64)
+    make_forward_words(K, stride)(x.words, words)
+    return SpikeWords(words, x.num_steps)
+
+
+def max_pool2d_backward_words(dy, x, K, stride):
+    """dy (T, B, H', W', C), x (T, B, H, W, C) as SpikeWords -> dx (T, B, H, W, C)."""
+    dx = zeros(x.shape, dy.dtype)
+    make_backward_words(K, stride)(dy, x.words, dx)
     return dx
 
 
@@ -67,3 +84,55 @@ def make_backward(K, stride):
                             target[c] += gradient[c] if which[c] == tap else ZERO  # (2)
 
     return max_pool2d_backward_kernel
+
+
+@functools.cache
+def make_forward_words(K, stride):
+    @kernel(K, stride)
+    def max_pool2d_forward_words_kernel(x, y):
+        """x (D, B, H, W, C) -> y (D, B, H', W', C)."""
+        D, B, height, width, C = y.shape
+        for d in range(D):
+            for n in range(B):
+                for i in range(height):
+                    for j in range(width):
+                        best = y[d, n, i, j]
+                        best[:] = 0
+                        for tap in range(K * K):
+                            new = x[d, n, i * stride + tap // K, j * stride + tap % K]
+                            for c in range(C):
+                                best[c] |= new[c]  # (1)
+
+    return max_pool2d_forward_words_kernel
+
+
+@functools.cache
+def make_backward_words(K, stride):
+    @kernel(K, stride)
+    def max_pool2d_backward_words_kernel(dy, x, dx):
+        """dy (T, B, H', W', C), x (D, B, H, W, C) -> adds into dx (T, B, H, W, C)."""
+        T, B, height, width, C = dy.shape
+        won, lost = np.empty(C, np.uint64), np.empty(C, np.uint64)  # steps at which this tap wins; at which no earlier one fired
+        for d in range(x.shape[0]):
+            for n in range(B):
+                for i in range(height):
+                    for j in range(width):
+                        lost[:] = ALL
+                        for tap in range(1, K * K):
+                            fires = x[d, n, i * stride + tap // K, j * stride + tap % K]
+                            for c in range(C):
+                                lost[c] &= ~fires[c]
+                        # The first of equals wins: tap 0 where it fires, and where nobody does.
+                        for tap in range(K * K):
+                            top, left = i * stride + tap // K, j * stride + tap % K
+                            fires = x[d, n, top, left]
+                            for c in range(C):
+                                won[c] = fires[c] | lost[c] if tap == 0 else fires[c] & lost[c]
+                                lost[c] = ~won[c] if tap == 0 else lost[c] & ~fires[c]
+                            for t in range(d * WORD, min(T, d * WORD + WORD)):
+                                bit = np.uint64(t % WORD)
+                                gradient, target = dy[t, n, i, j], dx[t, n, top, left]
+                                for c in range(C):
+                                    target[c] += gradient[c] if (won[c] >> bit) & ONE else ZERO  # (2)
+
+    return max_pool2d_backward_words_kernel

@@ -21,5 +21,10 @@ by (2), where its factor is beta k[t+1], with k = 1 - r for reset "zero" and k =
 The last term of (4) is the one number carried from step to step: backpropagation through time is a single loop from T - 1
 down to 0. Kept for backward: m. Both r and P' are functions of m, so neither is stored.
 
+Constant input.  If x[t] = x at all steps, dx = sum_t g[t]. The same number comes out forward in time, from how much each membrane
+depends on x, e[t] = dm[t]/dx, and then neither m nor g need be stored:
+
+    e[t] = 1 + beta k[t] e[t-1],   e[-1] = 0;        dx = sum_t (ds[t] P'(m[t] - theta) + dm[t]) e[t]                (8)
+
 snnTorch clamps beta to [0, 1] in forward; the layer does the same, and (6) counts only inside that interval, bounds included.
 """
