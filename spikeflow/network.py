@@ -357,13 +357,13 @@ class Sequential:
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
         trains = [bool(layer.params) for layer in self.layers]
         input_grads = [any(trains[:position]) for position in range(len(trains))]
-        plans = self._plans(shapes, smooth)
+        plans = self._plans(shapes, static, smooth)
         prepared = [layer.prepare(self._ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
         # A copy: the caller may change the images before backward reads them.
         x = np.array(channel_last(x[None] if static else x), order="C")
         return Call(x, static, Run(num_steps, smooth), self._ops, prepared, _channel_last_shape(shape), input_grads)
 
-    def _plans(self, shapes, smooth: bool) -> list[Plan]:
+    def _plans(self, shapes, static: bool, smooth: bool) -> list[Plan]:
         """What each layer may leave out because of its neighbours; ``shapes`` (C, H, W) or (F,) of each layer's input.
 
         Nothing in plain backends. Spikes travel as bits unless the twin replaces them by smooth numbers.
@@ -383,10 +383,16 @@ class Sequential:
                 plans[i + 1].routes = True
                 if i and plans[i - 1].packs:
                     plans[i].pool = after.kernel_size, after.stride
+                    constant = static and not any(isinstance(earlier, Neuron) for earlier in self.layers[: i - 1])
+                    plans[i].awaits = layer.padding == 0 and self.layers[i - 1].recomputes(constant)
+                    if isinstance(self.layers[i + 2], Neuron) and self._reads_words(i + 3, plans):
+                        plans[i].fires = self.layers[i + 2].options()
         return plans
 
     def _reads_words(self, i: int, plans) -> bool:
         """Can layer i take spikes as words: a convolution or linear layer, perhaps behind a max-pool and a Flatten?"""
+        if i == len(self.layers):
+            return False
         if isinstance(self.layers[i], MaxPool2d):
             i += 1
         if plans[i].relabels:

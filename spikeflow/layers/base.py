@@ -69,6 +69,8 @@ class Plan:
     relabels: bool = False  # Flatten: leave the images as they are, the Linear behind it knows
     packs: bool = False  # neuron: emit SpikeWords
     pool: tuple[int, int] | None = None  # Conv2d of SpikeWords: (kernel, stride) of the max-pool to apply at once
+    fires: tuple | None = None  # Conv2d with ``pool``: options of the neuron behind the pool, to be applied at once
+    awaits: bool = False  # Conv2d with ``pool``: leave the input's gradient to the neuron before it, whose current is constant
     routes: bool = False  # MaxPool2d: hand the gradient on as Routed
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ops.events import SpikeWords
+from ..ops.events import Awaited, Fired, SpikeWords
 from ..ops.surrogate import Surrogate, atan, from_config
 from .base import Layer
 
@@ -93,16 +93,25 @@ class Leaky(Neuron):
         }
         return {key: value for key, value in constants.items() if key not in self.params}
 
+    def recomputes(self, static: bool) -> bool:
+        """May backward compute the membrane again, by (8), instead of keeping it? ``static``: the current is constant."""
+        return static and not self.params
+
+    def options(self) -> tuple[float, float, str, Surrogate]:
+        """-> beta, threshold, reset and surrogate as the operations take them."""
+        return min(max(self.current("beta"), 0.0), 1.0), self.current("threshold"), self.reset_mechanism, self.spike_grad
+
     def prepare(self, ops, plan):
-        beta = min(max(self.current("beta"), 0.0), 1.0)
-        return plan.packs, (beta, self.current("threshold"), self.reset_mechanism, self.spike_grad)
+        return plan.packs, self.options()
 
     def forward(self, ops, prepared, x, run):
+        if isinstance(x, Fired):
+            return x.spikes, Kept(x.membrane, x.spikes.shape)
         packs, options = prepared
         T, shape = run.num_steps, x.shape[1:]
         if packs:
             current = x.reshape(len(x), -1)
-            keep = len(x) > 1 or bool(self.params) or run.records
+            keep = not self.recomputes(len(x) == 1) or run.records
             words, membrane = ops.leaky_forward_words(current, T, *options, keep)
             kept = Kept(membrane, x.shape) if keep else Kept(None, x.shape, current)
             return SpikeWords(words.reshape(len(words), *shape), T), kept
@@ -111,6 +120,8 @@ class Leaky(Neuron):
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):
         """As in ``Layer``; ``dmembrane`` (T, B, ...) or None is dL/dmembrane from outside, and ``dy`` may be None then."""
+        if isinstance(dy, Awaited):
+            return ops.conv2d_leaky_backward(dy, kept.current, *prepared[1]).reshape(kept.input_shape)
         if kept.current is not None:
             rows = dy.reshape(len(dy), -1)
             return ops.leaky_backward_static(rows, kept.current, *prepared[1]).reshape(kept.input_shape)

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import parallel
 from ..initializers import fan_in_uniform
-from ..ops.events import Pooled, Routed, SpikeWords
+from ..ops.events import Awaited, Fired, Pooled, Routed, SpikeWords
 from ..ops.simd import scratch
 from .base import Layer, positive_int
 
@@ -108,16 +108,19 @@ class Conv2d(Weighted):
         return (self.out_channels, *((n + 2 * self.padding - K) // self.stride + 1 for n in shape[1:]))
 
     def prepare(self, ops, plan):
-        return ops.conv2d_pack(self.params["weight"].value), _bias(self), plan.pool
+        return ops.conv2d_pack(self.params["weight"].value), _bias(self), plan
 
     def forward(self, ops, prepared, x, run):
-        weight, bias, pool = prepared
-        return _convolve(ops, x, weight, bias, self.stride, self.padding, pool), x
+        weight, bias, plan = prepared
+        return _convolve(ops, x, weight, bias, self.stride, self.padding, plan.pool, plan.fires), x
 
     def convolution(self, prepared):
         return self.params["weight"].value.shape, self.stride, self.padding
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
+        if input_grad and prepared[2].awaits and isinstance(grads["weight"], np.ndarray):
+            _convolve_backward(ops, dy, kept, prepared[0], self.stride, self.padding, None, grads.get("bias"), False)
+            return Awaited(dy, kept, prepared[0], self.stride, grads["weight"])
         return self.convolve_backward(ops, prepared, dy, kept, grads, input_grad)
 
 
@@ -156,7 +159,7 @@ class Linear(Weighted):
         weight, bias, (_, C, H, W) = prepared
         if isinstance(x, SpikeWords) or x.ndim == 5:
             images = _as_images(x, (H, W, C))
-            return _convolve(ops, images, weight, bias, 1, 0, None)[:, :, 0, 0], (images, x.shape)
+            return _convolve(ops, images, weight, bias, 1, 0)[:, :, 0, 0], (images, x.shape)
         return _split(ops.linear_forward(_merge(x), weight, bias), x), (x, x.shape)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
@@ -198,8 +201,8 @@ class MaxPool2d(Layer):
         return plan.routes
 
     def forward(self, ops, prepared, x, run):
-        if isinstance(x, Pooled):
-            return x.y, (x.winner, x.unpooled)
+        if isinstance(x, (Pooled, Fired)):
+            return x if isinstance(x, Fired) else x.y, (x.winner, x.unpooled)
         if isinstance(x, SpikeWords):
             return ops.max_pool2d_forward_words(x, self.kernel_size, self.stride), x
         y, winner = ops.max_pool2d_forward(_merge(x), self.kernel_size, self.stride, **run.frozen(self))
@@ -256,10 +259,10 @@ def _split(y, like):
     return y.reshape(*like.shape[:2], *y.shape[1:])
 
 
-def _convolve(ops, x, weight, bias, stride, padding, pool):
-    """x (T, B, H, W, C) or SpikeWords -> y (T, B, H', W', O), or Pooled."""
+def _convolve(ops, x, weight, bias, stride, padding, pool=None, fires=None):
+    """x (T, B, H, W, C) or SpikeWords -> y (T, B, H', W', O), or Pooled, or Fired."""
     if isinstance(x, SpikeWords):
-        return ops.conv2d_forward_events(x, weight, bias, stride, padding, pool)
+        return ops.conv2d_forward_events(x, weight, bias, stride, padding, pool, fires)
     return _split(ops.conv2d_forward(_merge(x), weight, bias, stride, padding), x)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from .jit import kernel
 from .simd import empty
 
-__all__ = ["WORD", "Pooled", "Routed", "SpikeIndex", "SpikeWords"]
+__all__ = ["WORD", "Awaited", "Fired", "Pooled", "Routed", "SpikeIndex", "SpikeWords"]
 
 WORD = 64  # time steps in a word
 NOTHING = np.uint64(0)
@@ -94,6 +94,25 @@ class Routed(NamedTuple):
     unpooled: tuple[int, ...]
     kernel_size: int
     stride: int
+
+
+class Fired(NamedTuple):
+    """A convolution's output after max-pooling and the neuron behind it."""
+
+    spikes: SpikeWords  # (T, B, H'', W'', O)
+    membrane: np.ndarray  # (T + 1, M), as the neuron keeps it
+    winner: np.ndarray  # as in Pooled
+    unpooled: tuple[int, ...]
+
+
+class Awaited(NamedTuple):
+    """What the gradient of a convolution's input is made from, for the neuron before it, which takes part in making it."""
+
+    dy: Routed
+    spikes: SpikeWords
+    packed: object  # the weight, conv2d.cpu.Packed
+    stride: int
+    dweight: np.ndarray  # the weight's gradient, still to be added to
 
 
 @functools.cache

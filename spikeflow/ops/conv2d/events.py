@@ -21,12 +21,15 @@ gradients add up in registers and reach memory once.
 from __future__ import annotations
 
 import functools
+import math
 
 import numba
 import numpy as np
 
-from ..events import WORD, Pooled, Routed
+from ..events import WORD, Fired, Pooled, Routed, SpikeWords
 from ..jit import inline, kernel
+from ..neurons.cpu import numbers
+from ..neurons.leaky.scalar import RESETS
 from ..simd import count_trailing_zeros, empty, equal_bits, stack_array, tile_shape, vector_operations, zeros
 from .cpu import channel_sums, conv2d_dx, framed_image, make_unpack, unframed
 
@@ -37,8 +40,11 @@ IMAGES = 16  # whose input gradients stay in the second-level cache while all sl
 ZERO = np.float32(0)  # the literal 0 would widen float32 to float64
 
 
-def conv2d_forward_events(spikes, packed, bias, stride, padding, pool=None):
-    """spikes (T, B, H, W, C) as SpikeWords -> y (T, B, H', W', O), or Pooled with ``pool`` = (K, stride) of a max-pool."""
+def conv2d_forward_events(spikes, packed, bias, stride, padding, pool=None, fires=None):
+    """spikes (T, B, H, W, C) as SpikeWords -> y (T, B, H', W', O), or Pooled with ``pool`` = (K, stride) of a max-pool.
+
+    With ``fires`` = (beta, threshold, reset, surrogate) of the Leaky neuron behind the pool -> Fired.
+    """
     O, C, rows, columns = packed.weight.shape
     T, B, H, W, _ = spikes.shape
     dtype, (units, scale) = packed.weight.dtype, packed.units
@@ -48,7 +54,7 @@ def conv2d_forward_events(spikes, packed, bias, stride, padding, pool=None):
         padded_bias[:O] = bias
     height, width = (H + 2 * padding - rows) // stride + 1, (W + 2 * padding - columns) // stride + 1
     geometry = rows, columns, C, stride
-    memory = _window_memory(index, V, units.dtype), empty((T * V,), units.dtype)
+    memory = window_memory(index, V, units.dtype), empty((T * V,), units.dtype)
     arguments = index, units.reshape(len(units), -1), scale, padded_bias, geometry, *memory
     if pool is None:
         y = empty((T, B, height, width, O), dtype)
@@ -56,13 +62,21 @@ def conv2d_forward_events(spikes, packed, bias, stride, padding, pool=None):
         return y
     K, pool_stride = pool
     shape = (T, B, (height - K) // pool_stride + 1, (width - K) // pool_stride + 1, O)
-    y, winner = empty(shape, dtype), empty(shape, np.uint8)
-    best, which = empty((T * V,), dtype), empty((T * V,), np.uint8)
-    make_forward_pooled(dtype, units.dtype, V, K, pool_stride)(*arguments, best, which, y, winner)
+    best, winner = (empty((T * V,), dtype), empty((T * V,), np.uint8)), empty(shape, np.uint8)
+    if fires is not None:
+        beta, threshold, reset, _ = fires
+        membrane, words = empty((T + 1, math.prod(shape[1:])), dtype), empty((len(spikes.words), *shape[1:]), np.uint64)
+        membrane[0] = 0
+        neuron = numbers(dtype, beta, threshold), empty((V,), dtype), empty((V,), np.uint64)
+        fire = make_forward_pooled(dtype, units.dtype, V, K, pool_stride, reset)
+        fire(*arguments, *best, winner, (*neuron, membrane, words.reshape(len(words), -1)))
+        return Fired(SpikeWords(words, T), membrane, winner, (T, B, height, width, O))
+    y = empty(shape, dtype)
+    make_forward_pooled(dtype, units.dtype, V, K, pool_stride, None)(*arguments, *best, winner, y.reshape(-1))
     return Pooled(y, winner, (T, B, height, width, O))
 
 
-def _window_memory(index, V, dtype):
+def window_memory(index, V, dtype):
     """-> groups (trains V) zeros, met (trains) uint8 zeros up to whole words, order (trains): room for one window's trains."""
     most = int(index.counts.max())
     return zeros((most * V,), dtype), zeros((-(-most // WORD) * WORD,), np.uint8), empty((most,), np.uint32)
@@ -91,7 +105,7 @@ def _dweight(dy, spikes, packed, stride, padding, dweight):
     totals = zeros((rows, columns * C, -(-O // V) * V), dtype)
     part = empty(totals.shape, dtype)
     gradients = zeros((spikes.num_steps * V,), dtype)
-    arguments = index, (columns, C, stride), _window_memory(index, V, dtype), gradients, part, totals
+    arguments = index, (columns, C, stride), window_memory(index, V, dtype), gradients, part, totals
     if isinstance(dy, Routed):
         make_dweight(dtype, V, True)(dy.dy, dy.winner, dy.kernel_size, dy.stride, *arguments)
     else:
@@ -102,19 +116,30 @@ def _dweight(dy, spikes, packed, stride, padding, dweight):
 def conv2d_dx_routed(dy, shape, packed, stride, padding):
     """dy Routed -> dx of ``shape`` (T, B, H, W, C), equation (4)."""
     T, B, H, W, C = shape
-    O, _, rows, columns = packed.weight.shape
-    winner = dy.winner.reshape(T * B, -1, O)
-    gradient = dy.dy.reshape(winner.shape)
-    masks = empty((*winner.shape[:2], dy.kernel_size**2, -(-O // WORD)), np.uint64)
-    make_masks(dy.kernel_size**2)(winner.reshape(-1), O, masks)
+    O = len(packed.weight)
+    masks = empty(mask_shape(dy, T * B), np.uint64)
+    make_masks(dy.kernel_size**2)(dy.winner.reshape(-1), O, masks)
     patches = packed.patches
     R, V = patches.shape[3:]
-    framed, flat = framed_image(T * B, H + 2 * padding, W + 2 * padding, C, V, gradient.dtype, empty)
-    row = framed.shape[2] * C
-    places = _patch_places(*dy.dy.shape[2:4], dy.kernel_size, dy.stride, stride * row, stride * C)
-    geometry = row, rows, columns * C, framed[0].size
+    framed, flat = framed_image(T * B, H + 2 * padding, W + 2 * padding, C, V, dy.dy.dtype, empty)
+    places, geometry = dx_geometry(dy, stride, *framed.shape[1:3], packed.weight.shape)
+    gradient = dy.dy.reshape(T * B, -1, O)
     make_dx_routed(gradient.dtype, R, V)(gradient, masks, patches.reshape(-1, O * R * V), places, *geometry, flat)
     return unframed(framed, padding).reshape(shape)
+
+
+def mask_shape(dy, N):
+    """-> (N, Q, taps, O / 64) of the masks of winners of N images."""
+    height, width, O = dy.dy.shape[2:]
+    return N, height * width, dy.kernel_size**2, -(-O // WORD)
+
+
+def dx_geometry(dy, stride, H, W, weight_shape):
+    """-> places, (row, rows, run, image) of ``conv2d_dx_routed_kernel`` for framed images of H x W pixels."""
+    _, C, rows, columns = weight_shape
+    row = W * C
+    places = _patch_places(*dy.dy.shape[2:4], dy.kernel_size, dy.stride, stride * row, stride * C)
+    return places, (row, rows, columns * C, H * row)
 
 
 @functools.cache
@@ -218,15 +243,19 @@ def make_forward(dtype, accumulator, V):
 
 
 @functools.cache
-def make_forward_pooled(dtype, accumulator, V, K, pool_stride):
-    """-> as ``make_forward``, then max-pooled: the positions of one window follow each other, and only its maxima are written."""
-    sum_window, real = _make_sum_window(accumulator, V), numba.from_dtype(dtype)
+def make_forward_pooled(dtype, accumulator, V, K, pool_stride, reset):
+    """-> as ``make_forward``, then max-pooled: the positions of one window follow each other, and only its maxima are written.
 
-    @kernel(dtype, accumulator, V, K, pool_stride)
-    def conv2d_pool_forward_events_kernel(index, weight, scale, bias, geometry, memory, sums, best, which, y, winner):
-        """index SpikeIndex, weight (O / V, K L C V), scale, bias (O') -> y, winner (T, B, H'', W'', O)."""
-        T, B, height, width, O = y.shape
-        stride, pooled, winners = geometry[3], y.reshape(-1), winner.reshape(-1)
+    Unless ``reset`` is None, they are not written either, but drive the neurons behind, of this reset.
+    """
+    sum_window, real = _make_sum_window(accumulator, V), numba.from_dtype(dtype)
+    finish = _make_store(V) if reset is None else _make_fire(V, reset)
+
+    @kernel(dtype, accumulator, V, K, pool_stride, reset)
+    def conv2d_pool_forward_events_kernel(index, weight, scale, bias, geometry, memory, sums, best, which, winner, output):
+        """index SpikeIndex, weight (O / V, K L C V), scale, bias (O') -> winner (T, B, H'', W'', O), and the output."""
+        T, B, height, width, O = winner.shape
+        stride, winners = geometry[3], winner.reshape(-1)
         for n in range(B):
             for i in range(height):
                 for j in range(width):
@@ -241,12 +270,50 @@ def make_forward_pooled(dtype, accumulator, V, K, pool_stride):
                                     new = real(sums[U(p + o)]) * scale[U(first + o)] + bias[U(first + o)]
                                     if tap == 0 or new > best[U(p + o)] or new != new:  # the first of equals stays
                                         best[U(p + o)], which[U(p + o)] = new, tap
+                        image, place, count = (
+                            B * height * width * O,
+                            ((n * height + i) * width + j) * O + first,
+                            min(V, O - first),
+                        )
                         for t in range(T):
-                            at = (((t * B + n) * height + i) * width + j) * O + first
-                            for o in range(min(V, O - first)):
-                                pooled[U(at + o)], winners[U(at + o)] = best[U(t * V + o)], which[U(t * V + o)]
+                            for o in range(count):
+                                winners[U(t * image + place + o)] = which[U(t * V + o)]
+                        finish(best, T, image, place, count, output)
 
     return conv2d_pool_forward_events_kernel
+
+
+def _make_store(V):
+    def store(currents, T, image, place, count, y):
+        """currents (T, V) flat -> y flat: rows of ``count`` numbers from ``place`` on in each of T images."""
+        for t in range(T):
+            for o in range(count):
+                y[U(t * image + place + o)] = currents[U(t * V + o)]
+
+    return inline(store)
+
+
+def _make_fire(V, reset):
+    step = inline(RESETS[reset][0])
+
+    def fire(currents, T, image, place, count, output):
+        """currents (T, V) flat -> rows of ``count`` numbers from ``place`` on of membrane (T + 1, M) and words (T / 64, M)."""
+        (beta, threshold), state, word, membrane, words = output
+        flat = membrane.reshape(-1)
+        state[:] = 0
+        for d in range(len(words)):
+            word[:] = 0
+            for t in range(d * WORD, min(T, d * WORD + WORD)):
+                bit, at = np.uint64(t % WORD), U(t * V)
+                for o in range(V):  # of literal length, over arrays that are nobody else's: whole vectors
+                    state[o] = step(state[o], currents[at + U(o)], beta, threshold)
+                    word[o] |= np.uint64(state[o] > threshold) << bit
+                for o in range(count):
+                    flat[U((t + 1) * image + place + o)] = state[U(o)]
+            for o in range(count):
+                words[d, place + o] = word[U(o)]
+
+    return inline(fire)
 
 
 def _make_gather_window(dtype, V):

@@ -28,7 +28,7 @@ def leaky_forward(x, num_steps, beta, threshold, reset, surrogate, smooth=False)
     M = x.shape[1]
     membrane, spikes = empty((num_steps + 1, M), x.dtype), empty((num_steps, M), x.dtype)
     membrane[0] = 0
-    params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
+    params, constants = numbers(x.dtype, beta, threshold), numbers(x.dtype, *surrogate.constants)
     code = (surrogate.cache_key or UNKNOWN) if smooth else None
     make_forward(reset, code, surrogate.primitive, False, True)(x, num_steps, *params, constants, membrane, spikes)
     return spikes, membrane
@@ -42,7 +42,7 @@ def leaky_forward_words(x, num_steps, beta, threshold, reset, surrogate, keep=Tr
     M = x.shape[1]
     membrane, words = empty((num_steps + 1 if keep else 2, M), x.dtype), zeros((-(-num_steps // WORD), M), np.uint64)
     membrane[0] = 0
-    params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
+    params, constants = numbers(x.dtype, beta, threshold), numbers(x.dtype, *surrogate.constants)
     make_forward(reset, None, surrogate.primitive, True, keep)(x, num_steps, *params, constants, membrane, words)
     return words, membrane
 
@@ -53,7 +53,7 @@ def leaky_backward(dspikes, dmembrane, membrane, input_steps, beta, threshold, r
     none = np.empty((0, 0), dtype)
     static = input_steps < len(membrane) - 1
     dx = (zeros if static else empty)((input_steps, membrane.shape[1]), dtype)
-    params, constants = _numbers(dtype, beta, threshold), _numbers(dtype, *surrogate.constants)
+    params, constants = numbers(dtype, beta, threshold), numbers(dtype, *surrogate.constants)
     learns = dbeta is not None or dthreshold is not None
     given = learns, dspikes is not None, dmembrane is not None
     loop = make_backward(reset, surrogate.cache_key or UNKNOWN, surrogate.derivative, static, *given)
@@ -72,13 +72,13 @@ def leaky_backward(dspikes, dmembrane, membrane, input_steps, beta, threshold, r
 def leaky_backward_static(dspikes, x, beta, threshold, reset, surrogate):
     """dspikes (T, M), the constant current x (1, M) -> dx (1, M), by (8): nothing but x is needed from forward."""
     dx = empty(x.shape, x.dtype)
-    params, constants = _numbers(x.dtype, beta, threshold), _numbers(x.dtype, *surrogate.constants)
+    params, constants = numbers(x.dtype, beta, threshold), numbers(x.dtype, *surrogate.constants)
     loop = make_backward_static(reset, surrogate.cache_key or UNKNOWN, surrogate.derivative)
     loop(dspikes, x, *params, constants, dx)
     return dx
 
 
-def _numbers(dtype, *values):
+def numbers(dtype, *values):
     """Numbers of the arrays' own type: a Python float would be float64 inside a kernel."""
     return tuple(dtype.type(value) for value in values)
 

@@ -1,0 +1,78 @@
+"""The backward pass of spikes -> convolution -> max-pool, taken together with that of the neuron before them.
+
+The input gradient of the convolution is its largest array, and the neuron adds all its time steps up. Under a constant current
+the neuron needs nothing else (equation (8) of neurons/leaky), so image after image goes through the kernels of the two layers
+while its arrays are in the second-level cache, and the input gradient of no more than one image ever exists.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from ..events import Awaited
+from ..jit import UNKNOWN, kernel
+from ..neurons.cpu import make_backward_static, numbers
+from ..simd import empty, tile_shape, zeros
+from .cpu import make_unpack
+from .events import dx_geometry, make_dweight, make_dx_routed, make_masks, mask_shape, window_memory
+
+
+def conv2d_leaky_backward(awaited: Awaited, current, beta, threshold, reset, surrogate):
+    """``awaited`` of a convolution without padding, current (1, M) -> dcurrent (1, M); adds into the convolution's dweight."""
+    dy, spikes, packed, stride, dweight = awaited
+    O, C, rows, columns = packed.weight.shape
+    T, B, H, W, _ = spikes.shape
+    dtype, V, index = packed.weight.dtype, tile_shape(packed.weight.dtype, O)[1], spikes.index(0)
+    totals = zeros((rows, columns * C, -(-O // V) * V), dtype)
+    room = window_memory(index, V, dtype), zeros((T * V,), dtype), empty(totals.shape, dtype), totals
+    image = (T, 1, *dy.dy.shape[2:])
+    gradient, winner = empty(image, dtype), empty(image, np.uint8)
+    masks = empty(mask_shape(dy, T), np.uint64)
+    patches = packed.patches
+    R, width = patches.shape[3:]
+    places, geometry = dx_geometry(dy, stride, H, W, packed.weight.shape)
+    dx = empty((T * H * W * C + width,), dtype)
+    code = reset, surrogate.cache_key or UNKNOWN, surrogate.derivative
+    fused = make_leaky_backward(dtype, V, dy.kernel_size, R, width, *code)
+    dcurrent = empty((B, H * W * C), dtype)
+    fused(
+        dy.dy, dy.winner, dy.stride, index, (columns, C, stride), room, gradient, winner, masks,
+        patches.reshape(-1, O * R * width), places, geometry, dx,
+        current.reshape(B, -1), *numbers(dtype, beta, threshold), numbers(dtype, *surrogate.constants), dcurrent,
+    )  # fmt: skip
+    make_unpack()(totals, dweight)
+    return dcurrent.reshape(1, -1)
+
+
+@functools.cache
+def make_leaky_backward(dtype, V, K, R, width, reset, surrogate, derivative):
+    """-> the kernel that calls those of the weight gradient, the input gradient and the neuron for one image after the other."""
+    add_dweight, make_image_masks = make_dweight(dtype, V, True), make_masks(K * K)
+    make_image_dx, neuron = make_dx_routed(dtype, R, width), make_backward_static(reset, surrogate, derivative)
+
+    @kernel(dtype, V, K, R, width, reset, surrogate)
+    def conv2d_leaky_backward_kernel(
+        dy, winners, pool_stride, index, geometry, room, gradient, winner, masks, patches, places, dx_geometry, dx,
+        current, beta, threshold, constants, dcurrent,
+    ):  # fmt: skip
+        """dy, winners (T, B, H'', W'', O), index SpikeIndex, current (B, M) -> dcurrent (B, M); adds into room's dweight."""
+        memory, gradients, part, dweight = room
+        T, B, height, across, O = dy.shape
+        M = current.shape[1]
+        for n in range(B):
+            one = slice(n, n + 1)
+            for t in range(T):
+                for i in range(height):
+                    for j in range(across):
+                        for o in range(O):
+                            gradient[t, 0, i, j, o], winner[t, 0, i, j, o] = dy[t, n, i, j, o], winners[t, n, i, j, o]
+            places_n, trains, starts, patterns, counts = index
+            index_n = places_n[one], trains[one], starts[one], patterns[one], counts[one]
+            add_dweight(gradient, winner, K, pool_stride, index_n, geometry, memory, gradients, part, dweight)
+            make_image_masks(winner.reshape(-1), O, masks)
+            make_image_dx(gradient.reshape(T, height * across, O), masks, patches, places, *dx_geometry, dx)
+            neuron(dx[: T * M].reshape(T, M), current[one], beta, threshold, constants, dcurrent[one])
+
+    return conv2d_leaky_backward_kernel
