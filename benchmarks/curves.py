@@ -209,7 +209,7 @@ class LayerAlone:
         import spikeflow as sf
         from spikeflow import backends
         from spikeflow.layers.base import Plan
-        from spikeflow.network import BLOCK, Run
+        from spikeflow.network import Run, block_size
 
         self.ops, self.run, self.events = backends.load("cpu"), Run(len(spikes)), events
         self.layers = sf.Conv2d(CHANNELS, OUTPUTS, KERNEL), sf.MaxPool2d(POOL)
@@ -217,10 +217,11 @@ class LayerAlone:
             layer.initialize(str(name), np.dtype(np.float32), seed=0)
         plans = (Plan(pool=(POOL, POOL)), Plan(routes=True)) if events else (Plan(), Plan())
         self.prepared = [layer.prepare(self.ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
-        blocks = [np.ascontiguousarray(spikes[:, lo : lo + BLOCK]) for lo in range(0, spikes.shape[1], BLOCK)]
+        size = block_size(spikes.shape[1])
+        blocks = [np.ascontiguousarray(spikes[:, lo : lo + size]) for lo in range(0, spikes.shape[1], size)]
         self.blocks = [words(block) for block in blocks] if events else blocks
         side = (SIDE - KERNEL + 1) // POOL
-        shape = len(spikes), BLOCK, side, side, OUTPUTS
+        shape = len(spikes), size, side, side, OUTPUTS
         self.gradient = np.random.default_rng(0).standard_normal(shape, np.float32)
         self.grads = {key: np.zeros_like(parameter.value) for key, parameter in self.layers[0].params.items()}
 

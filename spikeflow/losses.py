@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .ops.cross_entropy import cross_entropy
+
 __all__ = ["Loss", "ce_count_loss", "ce_membrane_loss", "ce_rate_loss", "check_labels"]
 
 
@@ -51,7 +53,7 @@ class ce_rate_loss(Loss):
     def partial(self, record, labels, normaliser):
         """record (T, b, C), labels (b,) -> share of the loss, dspikes (T, b, C)."""
         scale = 1 / (len(record) * normaliser)
-        losses, gradient = _cross_entropy(record, labels)
+        losses, gradient = cross_entropy(record, labels)
         return float(losses.sum() * scale), (gradient * scale).astype(record.dtype)
 
 
@@ -60,7 +62,7 @@ class ce_count_loss(Loss):
 
     def partial(self, record, labels, normaliser):
         """record (T, b, C), labels (b,) -> share of the loss, dspikes (T, b, C)."""
-        losses, gradient = _cross_entropy(record.sum(0, dtype=np.float64)[None], labels)
+        losses, gradient = cross_entropy(record.sum(0, dtype=np.float64)[None], labels)
         every_step = np.broadcast_to((gradient / normaliser).astype(record.dtype), record.shape)
         return float(losses.sum() / normaliser), np.ascontiguousarray(every_step)
 
@@ -75,21 +77,8 @@ class ce_membrane_loss(Loss):
 
     def partial(self, record, labels, normaliser):
         """record (T, b, C), labels (b,) -> share of the loss, dmembrane (T, b, C)."""
-        losses, gradient = _cross_entropy(record, labels)
+        losses, gradient = cross_entropy(record, labels)
         return float(losses.sum() / normaliser), (gradient / normaliser).astype(record.dtype)
-
-
-def _cross_entropy(logits, labels):
-    """logits (T, b, C), labels (b,) -> CE (T, b), dlogits (T, b, C), both float64."""
-    z = logits.astype(np.float64)
-    z -= z.max(-1, keepdims=True)
-    e = np.exp(z)
-    total = e.sum(-1, keepdims=True)
-    samples = np.arange(len(labels))
-    losses = np.log(total[..., 0]) - z[:, samples, labels]
-    gradient = e / total
-    gradient[:, samples, labels] -= 1
-    return losses, gradient
 
 
 def check_labels(labels, batch: int, classes: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Sequential: forward, backward, and the block pipeline.
 
-A batch is cut into blocks of BLOCK samples, whatever the number of threads. A block goes through all layers while its data is in
+A batch is cut into blocks of samples, the same for any number of threads. A block goes through all layers while its data is in
 cache: ``loss_and_grad`` takes it forward, through the loss, and back, and then forgets it. Block i adds its gradients to lane
 i mod LANES, a lane takes its blocks in order, and lanes are summed in order. So the same seed gives the same bits on any number
 of threads. The price is memory: while a batch runs, each lane holds gradients of its own for all parameters.
@@ -29,8 +29,14 @@ from .ops.simd import scratch
 
 __all__ = ["Sequential"]
 
-BLOCK = 8  # samples: fewer, and Python takes its toll between kernels; more, and a block's arrays leave the last-level cache
+BLOCKS = 8  # of a batch, at least, so that as many threads find work; but blocks have
+LEAST, MOST = 4, 16  # samples: fewer, and Python takes its toll between kernels; more, and they leave the last-level cache
 LANES = 16  # partial sums of the gradients, and tasks in flight: as many threads find work
+
+
+def block_size(batch: int) -> int:
+    """-> samples of a block."""
+    return min(max(batch // BLOCKS, LEAST), MOST)
 
 
 @dataclass
@@ -65,7 +71,8 @@ class Call:
 
     @functools.cached_property
     def blocks(self) -> list[slice]:
-        return [slice(lo, min(lo + BLOCK, self.batch)) for lo in range(0, self.batch, BLOCK)]
+        size = block_size(self.batch)
+        return [slice(lo, min(lo + size, self.batch)) for lo in range(0, self.batch, size)]
 
 
 class Sequential:

@@ -265,16 +265,19 @@ def make_forward_pooled(dtype, accumulator, V, K, pool_stride, reset):
                             top, left = (i * pool_stride + tap // K) * stride, (j * pool_stride + tap % K) * stride
                             sum_window(index, n, top, left, weight[block], geometry, memory, sums)
                             for p in range(0, T * V, V):
-                                for o in range(V):
-                                    # Bias before the comparison: rounding could make unequal sums equal.
-                                    new = real(sums[U(p + o)]) * scale[U(first + o)] + bias[U(first + o)]
-                                    if tap == 0 or new > best[U(p + o)] or new != new:  # the first of equals stays
-                                        best[U(p + o)], which[U(p + o)] = new, tap
-                        image, place, count = (
-                            B * height * width * O,
-                            ((n * height + i) * width + j) * O + first,
-                            min(V, O - first),
-                        )
+                                # Bias before the comparison: rounding could make unequal sums equal.
+                                if tap == 0:
+                                    for o in range(V):
+                                        best[U(p + o)] = real(sums[U(p + o)]) * scale[U(first + o)] + bias[U(first + o)]
+                                        which[U(p + o)] = 0
+                                else:
+                                    for o in range(V):
+                                        new, old = real(sums[U(p + o)]) * scale[U(first + o)] + bias[U(first + o)], best[U(p + o)]
+                                        wins = new > old or new != new  # the first of equals stays
+                                        best[U(p + o)] = new if wins else old
+                                        which[U(p + o)] = tap if wins else which[U(p + o)]
+                        image, count = B * height * width * O, min(V, O - first)
+                        place = ((n * height + i) * width + j) * O + first
                         for t in range(T):
                             for o in range(count):
                                 winners[U(t * image + place + o)] = which[U(t * V + o)]
