@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from .layers import Parameter
+from .ops.adam import adam_step
 
 __all__ = ["SGD", "Adam", "Optimizer"]
 
@@ -79,12 +80,8 @@ class Adam(Optimizer):
         if not state:
             state.update(mean=np.zeros_like(value), square=np.zeros_like(value))
         b1, b2 = self.betas
-        mean, square = state["mean"], state["square"]
-        mean += (1 - b1) * (grad - mean)
-        square *= b2
-        square += (1 - b2) * grad * grad
-        step_size = self.lr / (1 - b1**self.steps)
-        value -= step_size * mean / (np.sqrt(square) / math.sqrt(1 - b2**self.steps) + self.eps)
+        step_size, root = self.lr / (1 - b1**self.steps), math.sqrt(1 - b2**self.steps)
+        adam_step(value, grad, state["mean"], state["square"], b1, b2, step_size, root, self.eps)
 
 
 def _checked(name, value, least, below) -> float:
