@@ -92,8 +92,11 @@ def peak_rss() -> float:
 # ---------------------------------------------------------------------------------------------------- taking turns
 
 
-def alternate(candidates: dict[Hashable, Callable], rounds: int) -> dict[Hashable, list[float]]:
+def alternate(candidates: dict[Hashable, Callable], rounds: int, steps: int = 3) -> dict[Hashable, list[float]]:
     """Run the candidates in turn, ``rounds`` times after one warm-up each -> {name: seconds of every round}.
+
+    A turn is ``steps`` runs, of which the median counts: training takes one step after the other, and the first one after
+    somebody else's turn would pay for the caches that the other has emptied.
 
     A candidate may return the seconds it took, if it knows better than a clock around the call: a worker leaves out the
     pipe, and whatever restores weights leaves that out. Anything that is not a float is ignored.
@@ -104,7 +107,7 @@ def alternate(candidates: dict[Hashable, Callable], rounds: int) -> dict[Hashabl
     for _ in range(rounds):
         for name, run in candidates.items():
             time.sleep(PAUSE)
-            seconds[name].append(_seconds(run))
+            seconds[name].append(statistics.median(_seconds(run) for _ in range(steps)))
     return seconds
 
 

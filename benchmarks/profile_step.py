@@ -178,7 +178,7 @@ def measure(plain, probed, loader, rounds: int) -> tuple[float, list[tuple[float
         samples.append((seconds, probe.take()))
         return seconds
 
-    seconds = harness.alternate({"plain": lambda: take_step(plain, loader), "clocks": with_clocks}, rounds)
+    seconds = harness.alternate({"plain": lambda: take_step(plain, loader), "clocks": with_clocks}, rounds, steps=1)
     return statistics.median(seconds["plain"]), samples[1:]  # the first one warms up
 
 

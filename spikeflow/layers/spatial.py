@@ -50,6 +50,8 @@ class Weighted(Layer):
         weight = self.params["weight"].value.reshape(shape)
         dy, x = np.concatenate([dy for dy, _ in parts], axis=1), _concatenate([x for _, x in parts])
         gradient = np.zeros_like(weight)
+        if isinstance(x, SpikeWords):
+            x.index(padding)  # once, before the tasks share it
 
         def task(i):
             some = slice(i * OUTPUTS, (i + 1) * OUTPUTS)

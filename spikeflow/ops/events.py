@@ -68,9 +68,10 @@ class SpikeWords:
         if padding not in self._indices:
             D, B, H, W, C = self.words.shape
             E, framed = H * W * C, (B, H + 2 * padding, W + 2 * padding + 1)
+            # Not from the arena: the index lives as long as these spikes, and tasks of other threads may read it.
             index = SpikeIndex(
-                empty((B, E), np.uint32), empty((B, E), np.uint32), empty(framed, np.uint32),
-                empty((B, E, D), np.uint64), empty((B,), np.uint32),
+                np.empty((B, E), np.uint32), np.empty((B, E), np.uint32), np.empty(framed, np.uint32),
+                np.empty((B, E, D), np.uint64), np.empty((B,), np.uint32),
             )  # fmt: skip
             table = empty((1 << (2 * E).bit_length(),), np.int32)
             make_index()(self.words, padding, table, *index)
