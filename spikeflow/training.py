@@ -252,8 +252,11 @@ class _Run:
     def _firing_rates(self, samples: int = 32) -> dict[str, float]:
         """The share of (neuron, step) pairs with a spike, by layer, over a few test images."""
         images = self.test[0][:samples, None].astype(np.float32) / np.float32(255)
-        record = self.net.record(images, self.settings.num_steps)
-        return {name: float(layer["spikes"].mean()) for name, layer in record.items()}
+        rates = {}
+        for image in np.split(images, len(images)):  # a record is large: every spike and membrane as a number
+            for name, layer in self.net.record(image, self.settings.num_steps).items():
+                rates.setdefault(name, []).append(layer["spikes"].mean())
+        return {name: float(np.mean(of_images)) for name, of_images in rates.items()}
 
     def close(self) -> None:
         self.rows.close()
