@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import spikeflow as sf
-from spikeflow import surrogate
+from spikeflow import network, surrogate
 
 LIF = {"beta": 0.5, "spike_grad": surrogate.fast_sigmoid(slope=25)}
 LOSSES = [sf.losses.ce_rate_loss(), sf.losses.ce_count_loss(), sf.losses.ce_membrane_loss()]
@@ -429,7 +429,7 @@ def digest(net) -> str:
 
 
 def train(steps=50, backend="cpu"):
-    """Some steps of Adam on 70 samples: 18 blocks, so that lanes take turns."""
+    """Some steps of Adam on 70 samples."""
     net, (images, labels) = csnn(backend, learn_beta=True, learn_threshold=True), draw(70)
     optimizer = sf.optim.Adam(net.parameters(), lr=1e-2)
     losses = []
@@ -447,7 +447,8 @@ def restore_threads():
     sf.set_num_threads(before)
 
 
-def test_training_gives_the_same_bits_on_any_number_of_threads(restore_threads):
+def test_training_gives_the_same_bits_on_any_number_of_threads(restore_threads, monkeypatch):
+    monkeypatch.setattr(network, "LANES", 4)  # fewer than blocks: lanes take turns
     results = {}
     for threads in (1, 2, 3, 4, 8):
         sf.set_num_threads(threads)
@@ -469,6 +470,24 @@ def test_the_same_seed_makes_the_same_weights(backend):
 def test_weights_depend_on_the_layer_they_belong_to():
     net = sf.Sequential(sf.Linear(4, 4), sf.Linear(4, 4), sf.Leaky(0.5))
     assert not np.array_equal(net.parameters()[0].value, net.parameters()[2].value)
+
+
+# ---------------------------------------------------------------------------------------------- blocks
+
+
+def test_blocks_are_of_four_to_sixteen_samples():
+    assert [network.block_size(batch) for batch in (1, 31, 32, 39, 40, 127, 128, 1000)] == [4, 4, 4, 4, 5, 15, 16, 16]
+
+
+def test_eight_threads_find_blocks_in_a_batch_of_32_and_more():
+    assert all(-(-batch // network.block_size(batch)) >= 8 for batch in range(32, 1000))
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5, 37, 300])
+def test_every_sample_is_in_one_block(batch):
+    call = network.Call(np.empty((1, batch, 3)), True, None, None, [], (), [])
+    samples = [b for block in call.blocks for b in range(batch)[block]]
+    assert samples == list(range(batch))
 
 
 # ---------------------------------------------------------------------------------------------- predict and record

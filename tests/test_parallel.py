@@ -111,3 +111,126 @@ def test_a_forked_child_makes_a_pool_of_its_own():
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert parallel.run(lambda i: i, 4) == list(range(4))
+
+
+# ---------------------------------------------------------------------------------------------- cores
+
+affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+
+
+class Cores:
+    """In place of the system: every thread may use ``allowed``, and finds itself on core ``where``."""
+
+    def __init__(self, allowed, where=0):
+        self.allowed, self.where = frozenset(allowed), where
+        self.bound = {}  # thread -> cores
+        self.found = []  # what a thread may use when a task comes to it
+
+    def get(self, pid):
+        cores = set(self.bound.get(threading.get_ident(), self.allowed))
+        self.found.append(cores)
+        return cores
+
+    def set(self, pid, cores):
+        self.bound[threading.get_ident()] = set(cores)
+
+    def mine(self):
+        return self.bound[threading.get_ident()]
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    def install(allowed):
+        system = Cores(allowed)
+        monkeypatch.setattr(os, "sched_getaffinity", system.get)
+        monkeypatch.setattr(os, "sched_setaffinity", system.set)
+        monkeypatch.setattr(parallel, "_current_core", lambda: system.where)
+        return system
+
+    return install
+
+
+def meet(threads, task):
+    """``task()`` on each of that many threads, all in flight at once."""
+    meeting = threading.Barrier(threads, timeout=60)
+    return parallel.run(lambda i: (meeting.wait(), task())[1], threads)
+
+
+@affinity
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_start_on_one_core_work_on_cores_of_their_own(cores, threads):
+    system = cores({0, 1, 5})
+    parallel.set_num_threads(threads)
+    for _ in range(3):
+        places = meet(threads, system.mine)
+        assert all(len(place) == 1 for place in places) and len(set.union(*places)) == threads
+    assert set.union(*places) <= {0, 1, 5} and {0} in places
+
+
+@affinity
+def test_a_thread_alone_on_its_core_stays_there(cores, monkeypatch):
+    system = cores({0, 1})
+    parallel.set_num_threads(2)
+    turns = iter([0, 1])
+    monkeypatch.setattr(parallel, "_current_core", lambda: next(turns))
+    assert sorted(map(min, meet(2, system.mine))) == [0, 1]
+
+
+@affinity
+def test_a_thread_keeps_its_core_from_task_to_task(cores, monkeypatch):
+    system, places = cores({0, 1, 5}), {}
+    monkeypatch.setattr(parallel, "_current_core", lambda: min(places.get(threading.get_ident(), {0})))
+    parallel.set_num_threads(2)
+    meeting = threading.Barrier(2, timeout=60)
+
+    def task(i):
+        meeting.wait()
+        return places.setdefault(threading.get_ident(), set(system.mine())) == system.mine()
+
+    assert parallel.run(task, 8) == [True] * 8
+    assert len(places) == len(set.union(*places.values())) == 2
+
+
+@affinity
+def test_with_fewer_cores_than_threads_all_work(cores):
+    system = cores({0})
+    parallel.set_num_threads(3)
+    assert meet(3, system.mine) == [{0}] * 3
+
+
+@affinity
+@pytest.mark.parametrize("raises", [False, True], ids=["returns", "raises"])
+def test_a_thread_is_free_again_after_its_task(cores, raises):
+    system = cores({0, 1})
+    parallel.set_num_threads(2)
+
+    def task():
+        if raises:
+            raise KeyError
+        return system.mine()
+
+    if raises:
+        with pytest.raises(KeyError):
+            meet(2, task)
+    else:
+        assert sorted(map(min, meet(2, task))) == [0, 1]
+    meet(2, system.mine)
+    assert system.found == [{0, 1}] * 4
+
+
+@affinity
+def test_where_the_system_does_not_tell_cores_no_thread_is_bound(cores, monkeypatch):
+    system = cores({0, 1})
+    monkeypatch.setattr(parallel, "_current_core", None)
+    parallel.set_num_threads(2)
+    assert meet(2, lambda: 7) == [7, 7] and not system.bound and not system.found
+
+
+@pytest.mark.skipif(parallel._current_core is None, reason="this system does not tell cores")
+def test_a_thread_is_bound_to_the_core_it_runs_on():
+    parallel.set_num_threads(2)
+    allowed = os.sched_getaffinity(0)
+    places = meet(2, lambda: (os.sched_getaffinity(0), parallel._current_core()))
+    assert all(bound == {core} and bound <= allowed for bound, core in places)
+    assert len(set.union(*(bound for bound, _ in places))) == min(2, len(allowed))
+    assert parallel._pool.submit(os.sched_getaffinity, 0).result() == allowed == os.sched_getaffinity(0)

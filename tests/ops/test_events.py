@@ -1,12 +1,14 @@
 """Kernels that skip the zeros of spikes and of pooled gradients, against the plain operations composed.
 
-Inputs are dyadic, so that every sum is exact in any order and equality means equal bits.
+Inputs are dyadic, so that every sum is exact in any order and equality means equal bits; but where the order itself is tested.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from spikes import draw_spikes, dyadic, merge, pack
 
 import spikeflow as sf
 from spikeflow import backends, surrogate
@@ -42,24 +44,6 @@ def draw_configs(count):
         channels = [int(rng.choice([1, 3, 12, 20])), int(rng.choice([1, 5, 16, 64, 70]))]
         shape = int(rng.choice([1, 3, 63, 64, 65, 130])), int(rng.integers(1, 4)), H, W, *channels
         yield Config(*shape, K, int(rng.integers(1, 4)), padding, float(rng.choice([0, 0.02, 0.2, 0.7, 1])))
-
-
-def dyadic(rng, *shape):
-    """Multiples of 1/16 below 2: sums of some thousand products stay exact in float32."""
-    return (rng.integers(-32, 33, shape) / 16).astype(np.float32)
-
-
-def pack(spikes):
-    """spikes (T, B, ...) -> SpikeWords, by the definition: bit t mod 64 of word t / 64 is the spike at step t."""
-    T = len(spikes)
-    words = np.zeros((-(-T // 64), *spikes.shape[1:]), np.uint64)
-    for t in range(T):
-        words[t // 64] |= spikes[t].astype(np.uint64) << np.uint64(t % 64)
-    return SpikeWords(words, T)
-
-
-def merge(x):
-    return np.ascontiguousarray(x.reshape(-1, *x.shape[2:]))
 
 
 @pytest.fixture(params=list(draw_configs(60)), ids=str)
@@ -127,6 +111,171 @@ def test_a_nan_weight_reaches_the_outputs_whose_window_holds_a_spike_there():
     spikes = np.array([[1, 0]], np.float32).reshape(1, 1, 1, 2, 1)
     y = CPU.conv2d_forward_events(pack(spikes), CPU.conv2d_pack(weight), None, 1, 0)
     assert np.array_equal(y[0, 0, 0], [[1, np.nan], [0, 0]], equal_nan=True)
+
+
+# ---------------------------------------------------------------------------------------------- the index
+
+
+@pytest.mark.parametrize("T", [1, 63, 64, 65, 130])
+@pytest.mark.parametrize("density", [0, 0.03, 0.5, 1])
+@pytest.mark.parametrize("trains", [None, 5], ids=["independent", "shared"])
+def test_the_index_holds_exactly_the_spikes(T, density, trains):
+    B, H, W, C = shape = 3, 5, 4, 7
+    spikes = draw_spikes(np.random.default_rng(T), (T, *shape), density, trains)
+    spikes[:, 0, 0] = 0  # silent neurons, whatever the density
+    packed = pack(spikes)
+    for padding in (0, 2, 1):  # of the same spikes: one frame's index must not serve for another
+        index = packed.index(padding)
+        frame = [(0, 0), (0, 0), (padding, padding), (padding, padding), (0, 0)]
+        words = np.pad(packed.words, frame)
+        D, _, high, wide, _ = words.shape
+        for b in range(B):
+            flat = words[:, b].reshape(D, -1).T  # (places, D)
+            active = np.flatnonzero(flat.any(1))
+            count = len(active)
+            np.testing.assert_array_equal(index.places[b, :count], active)
+            pixels = np.arange(high)[:, None] * wide + np.arange(wide + 1)
+            np.testing.assert_array_equal(index.starts[b], np.searchsorted(active, pixels * C))
+            assert index.starts[b, -1, -1] == count
+            distinct = np.unique(flat[active], axis=0) if count else flat[:0]
+            patterns = index.patterns[b, : index.counts[b]]
+            assert index.counts[b] == len(distinct)
+            np.testing.assert_array_equal(patterns[np.lexsort(patterns.T[::-1])], distinct)
+            np.testing.assert_array_equal(patterns[index.trains[b, :count]], flat[active])
+
+
+@pytest.mark.parametrize("different", [0, 1, 2])
+def test_trains_that_differ_in_one_word_only_are_told_apart(different):
+    rng = np.random.default_rng(different)
+    words = np.broadcast_to(rng.integers(1, 2**63, (3, 1, 1, 1, 1), np.uint64), (3, 2, 6, 6, 9)).copy()
+    words[different] = rng.integers(1, 2**63, (6, 9), np.uint64)  # a train for each column and channel
+    index = SpikeWords(words, 192).index(0)
+    assert (index.counts == 6 * 9).all()
+    trains = index.trains.reshape(2, 6, 6, 9)
+    for b in range(2):
+        np.testing.assert_array_equal(index.patterns[b, trains[b]], np.moveaxis(words[:, b], 0, -1))
+
+
+# ---------------------------------------------------------------------------------------------- sums that are rounded once
+
+
+KINDS = ["ordinary", "heavy tail", "float64"]
+
+
+def draw_weight(kind, O, C, K):
+    """Weights that are no dyadic numbers; of a heavy tail, one is a million times as large as the others."""
+    weight = np.random.default_rng(3).normal(0, 0.1, (O, C, K, K)).astype(np.float64 if kind == "float64" else np.float32)
+    if kind == "heavy tail":
+        weight[:, 0, 0, 0] *= 1e6
+    return weight
+
+
+@pytest.mark.parametrize(("kind", "accumulator"), [("ordinary", np.int32), ("heavy tail", np.float64), ("float64", np.float64)])
+def test_integers_count_only_where_they_lose_nothing(kind, accumulator):
+    assert CPU.conv2d_pack(draw_weight(kind, 5, 4, 3)).units[0].dtype == accumulator
+
+
+def test_a_large_weight_costs_no_accuracy_where_its_neuron_is_silent():
+    weight = draw_weight("heavy tail", 5, 4, 3)
+    spikes = draw_spikes(np.random.default_rng(0), (20, 2, 6, 6, 4), 0.3)
+    spikes[..., 0] = 0
+    y = CPU.conv2d_forward_events(pack(spikes), CPU.conv2d_pack(weight), None, 1, 0)
+    sums, _ = exact_sums(spikes, weight, 0)
+    assert np.linalg.norm(y - sums) <= 2.0**-23 * np.linalg.norm(sums)  # plain sums in float32 reach half of it
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    """Of weights; those of a heavy tail are summed in float64, as those of the largest windows are."""
+    return request.param
+
+
+@pytest.fixture
+def rounded_once(kind):
+    """-> a function of spikes -> their convolution, bias included."""
+    weight = draw_weight(kind, 5, 4, 3)
+    packed, bias = CPU.conv2d_pack(weight), np.linspace(-1, 1, 5).astype(weight.dtype)
+    return lambda spikes: CPU.conv2d_forward_events(pack(spikes), packed, bias, 1, 1)
+
+
+def test_a_current_does_not_depend_on_how_a_sequence_is_cut(rounded_once):
+    spikes = draw_spikes(np.random.default_rng(0), (130, 2, 6, 5, 4), 0.4)
+    whole = rounded_once(spikes)
+    for cuts in ([1], [63], [64], [65], [129], [5, 30, 64, 100]):
+        parts = [rounded_once(part) for part in np.split(spikes, cuts)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole, strict=True)
+
+
+def test_a_current_does_not_depend_on_the_rest_of_the_batch(rounded_once):
+    spikes = draw_spikes(np.random.default_rng(0), (50, 5, 6, 5, 4), 0.3)
+    spikes[:, 1] = 0
+    spikes[:, 2] = draw_spikes(np.random.default_rng(1), (50, 6, 5, 4), 0.5, 3)  # few trains beside many
+    whole = rounded_once(spikes)
+    for b in range(5):
+        np.testing.assert_array_equal(rounded_once(spikes[:, b : b + 1]), whole[:, b : b + 1], strict=True)
+
+
+@pytest.mark.parametrize("T", [1, 50, 65])
+def test_a_current_does_not_depend_on_which_neurons_share_a_train(rounded_once, T):
+    image = 6, 5, 4
+    neurons = np.arange(1, math.prod(image) + 1).reshape(image)
+    code = np.stack([neurons >> bit & 1 for bit in range(neurons.max().item().bit_length())])[:, None].astype(np.float32)
+    spikes = draw_spikes(np.random.default_rng(0), (T, 1, *image), 0.4, 6)
+    apart = np.concatenate([spikes, code])
+    assert pack(spikes).index(1).counts[0] <= 6 and pack(apart).index(1).counts[0] == neurons.size
+    np.testing.assert_array_equal(rounded_once(apart)[:T], rounded_once(spikes), strict=True)
+
+
+def exact_sums(spikes, weight, padding):
+    """-> (1) without bias, each sum correctly rounded to float64, and the number of its terms; stride 1."""
+    framed = np.pad(spikes, [(0, 0), (0, 0), (padding, padding), (padding, padding), (0, 0)]).astype(bool)
+    O, _, K, _ = weight.shape
+    windows = np.lib.stride_tricks.sliding_window_view(framed, (K, K), axis=(2, 3))  # (T, B, H', W', C, K, K)
+    rows = weight.astype(np.float64).reshape(O, -1)
+    sums = np.empty((*windows.shape[:4], O))
+    for place in np.ndindex(windows.shape[:4]):
+        chosen = rows[:, windows[place].reshape(-1)]
+        sums[place] = [math.fsum(terms) for terms in chosen]
+    return sums, windows.sum((4, 5, 6))[..., None]
+
+
+def assert_rounded_once(spikes, weight, padding):
+    """The sum of weights that are each off by half a unit, rounded once: well within one unit for each, and one last place."""
+    packed = CPU.conv2d_pack(weight)
+    y = CPU.conv2d_forward_events(pack(spikes), packed, None, 1, padding)
+    sums, terms = exact_sums(spikes, weight, padding)
+    scale = packed.units[1][: len(weight)].astype(np.float64)
+    assert np.isfinite(y).all()
+    assert (abs(y.astype(np.float64) - sums) <= np.spacing(abs(y)) + terms * scale).all()
+    return y
+
+
+@pytest.mark.parametrize("C, K", [(1, 1), (4, 3), (20, 5)])
+def test_currents_are_sums_of_the_weights_rounded_once(kind, C, K):
+    weight = draw_weight(kind, 5, C, K)
+    for density in (0.1, 0.6):
+        y = assert_rounded_once(draw_spikes(np.random.default_rng(0), (20, 2, 4, 5, C), density), weight, K // 2)
+        assert y.any()
+
+
+@pytest.mark.parametrize("size", [0, 1e-38, 1e-20, 1e20, 1e38])
+@pytest.mark.parametrize("signs", ["one", "both"])
+def test_currents_of_extreme_weights(size, signs):
+    weight = np.full((5, 3, 1, 1), size, np.float32)  # three of the largest stay below the largest float32
+    if signs == "both":
+        weight[::2, 1] *= -1
+    y = assert_rounded_once(draw_spikes(np.random.default_rng(0), (9, 2, 4, 5, 3), 0.5), weight, 0)
+    assert y.any() == (size != 0)
+
+
+def test_whole_numbers_cost_no_more_than_single_precision():
+    """Their rounding is a small part of the last place of the largest sum, for weights as layers are initialised."""
+    weight = np.random.default_rng(0).uniform(-1, 1, (64, 12, 5, 5)).astype(np.float32)
+    units, scale = CPU.conv2d_pack(weight).units
+    assert units.dtype == np.int32
+    sizes = abs(weight).sum((1, 2, 3), dtype=np.float64)
+    assert (scale <= np.spacing(sizes.astype(np.float32)) / 32).all()
+    assert abs(units.astype(np.int64)).sum((1, 2)).max() < 2**31  # and no sum overflows
 
 
 @pytest.mark.parametrize("reset", ["subtract", "zero", "none"])

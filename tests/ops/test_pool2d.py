@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from differences import dyadic, error, gap, sampled_error
+from spikes import draw_spikes, merge, pack
 
 from spikeflow import backends
 
@@ -166,3 +167,24 @@ def test_channels_and_images_do_not_mix(ops):
         alone = ops.max_pool2d_forward(x[n : n + 1, :, :, c : c + 1].copy(), 2, 2)
         np.testing.assert_array_equal(y[n, :, :, c], alone[0][0, :, :, 0])
         np.testing.assert_array_equal(winner[n, :, :, c], alone[1][0, :, :, 0])
+
+
+# ---------------------------------------------------------------------------------------------- spikes as words
+
+
+@pytest.mark.parametrize("K, stride", [(2, 2), (3, 2)])
+@pytest.mark.parametrize("T", [1, 65, 130])
+@pytest.mark.parametrize("density", [0, 0.2, 0.7, 1])
+def test_a_pool_of_words_is_the_pool_of_their_spikes(K, stride, T, density):
+    """Windows are full of ties, between spikes and between silent neurons; gradients are dyadic: sums in any order are equal."""
+    rng, cpu = np.random.default_rng(T), backends.load("cpu")
+    spikes = draw_spikes(rng, (T, 2, 7, 6, 5), density)
+    y, winner = cpu.max_pool2d_forward(merge(spikes), K, stride)
+    words = cpu.max_pool2d_forward_words(pack(spikes), K, stride)
+    assert words.num_steps == T
+    np.testing.assert_array_equal(merge(words.dense(np.float32)), y, strict=True)
+
+    dy = dyadic(rng, words.shape)
+    dx = cpu.max_pool2d_backward_words(dy, pack(spikes), K, stride)
+    expected = cpu.max_pool2d_backward(merge(dy), winner, merge(spikes).shape, K, stride)
+    np.testing.assert_array_equal(merge(dx), expected, strict=True)
