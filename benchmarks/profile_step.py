@@ -341,7 +341,7 @@ def layer_rows(net, works: list[Work], stages: Stages, peak: float) -> list[dict
     """-> forward and backward of every layer with weights: work, floor and time, and the parts of which it consists."""
     rows = []
     for direction in BLOCKS:
-        for layer in net.layers:
+        for before, layer in zip((None, *net.layers), net.layers, strict=False):
             parts = [work for work in works if work.layer == layer.name and (work.part == "forward") == (direction == "forward")]
             if not parts:
                 continue
@@ -349,6 +349,10 @@ def layer_rows(net, works: list[Work], stages: Stages, peak: float) -> list[dict
             row = {"layer": f"{layer.name} {type(layer).__name__} {direction}", "remaining": remaining}
             row |= {"written": sum(work.written for work in parts), "floor_s": 2 * remaining / peak}
             row["seconds"] = stages[direction, f"{layer.name} {direction}"].seconds
+            fused = before and stages.get((direction, f"{before.name} {direction}", "conv2d_leaky_backward"))
+            if fused:
+                row["layer"] += f", with that of {before.name}"
+                row["seconds"] += fused.seconds
             rows.append(row | {"parts": [asdict(work) for work in parts]})
     return rows
 

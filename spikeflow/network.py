@@ -29,7 +29,7 @@ from .ops.simd import scratch
 
 __all__ = ["Sequential"]
 
-BLOCKS = 8  # of a batch, at least, so that as many threads find work; but blocks have
+BLOCKS = 2  # of a batch, at least, so that as many threads find work; but blocks have
 LEAST, MOST = 4, 16  # samples: fewer, and Python takes its toll between kernels; more, and they leave the last-level cache
 LANES = 16  # partial sums of the gradients, and tasks in flight: as many threads find work
 

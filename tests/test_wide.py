@@ -47,7 +47,8 @@ def case(request, monkeypatch):
     make, shape, wide = NETWORKS[request.param]
     if wide is not None:
         monkeypatch.setattr(spatial, "WIDE", wide)
-    monkeypatch.setattr(network, "LANES", 4)  # so that lanes take turns
+    monkeypatch.setattr(network, "MOST", 4)  # small blocks, and
+    monkeypatch.setattr(network, "LANES", 4)  # fewer lanes than blocks, so that they take turns
     net = sf.Sequential(*make())
     for parameter in net.parameters():
         parameter.value *= 3
