@@ -12,6 +12,7 @@ the interpreter's lock is woken on the core of whoever released it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -82,11 +83,13 @@ class _Places:
 
         def on_own_core(i):
             allowed = os.sched_getaffinity(0)  # of this thread alone
-            os.sched_setaffinity(0, {self._choose(allowed)})
+            with contextlib.suppress(OSError):  # a sandbox may forbid it: then the system decides
+                os.sched_setaffinity(0, {self._choose(allowed)})
             try:
                 return task(i)
             finally:
-                os.sched_setaffinity(0, allowed)
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(0, allowed)
 
         return on_own_core
 

@@ -234,3 +234,12 @@ def test_a_thread_is_bound_to_the_core_it_runs_on():
     assert all(bound == {core} and bound <= allowed for bound, core in places)
     assert len(set.union(*(bound for bound, _ in places))) == min(2, len(allowed))
     assert parallel._pool.submit(os.sched_getaffinity, 0).result() == allowed == os.sched_getaffinity(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not let a thread choose its core")
+def test_where_binding_is_forbidden_tasks_run_all_the_same(monkeypatch):
+    def refuse(thread, cores):
+        raise PermissionError("not here")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    assert parallel._Places().spread(lambda i: i + 1)(1) == 2

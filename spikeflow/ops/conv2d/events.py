@@ -150,24 +150,19 @@ def _patch_places(height, width, K, pool_stride, row, column):
     return (q // width * pool_stride + tap // K) * U(row) + (q % width * pool_stride + tap % K) * U(column)
 
 
-def _make_order_trains():
-    def order_trains(met, count, order):
-        """-> how many of the trains 0 ... count - 1 are marked in ``met``; ``order`` lists them, and the marks are cleared."""
-        found = 0
-        for first in range(0, count, WORD):
-            marks = equal_bits(met, U(first), YES)
-            while marks != NOTHING:
-                train = U(first) + U(count_trailing_zeros(marks))
-                marks &= marks - ONE
-                met[train] = 0
-                order[U(found)] = train
-                found += 1
-        return found
-
-    return inline(order_trains)
-
-
-order_trains = _make_order_trains()
+@inline
+def order_trains(met, count, order):
+    """-> how many of the trains 0 ... count - 1 are marked in ``met``; ``order`` lists them, and the marks are cleared."""
+    found = 0
+    for first in range(0, count, WORD):
+        marks = equal_bits(met, U(first), YES)
+        while marks != NOTHING:
+            train = U(first) + U(count_trailing_zeros(marks))
+            marks &= marks - ONE
+            met[train] = 0
+            order[U(found)] = train
+            found += 1
+    return found
 
 
 def _make_sum_window(dtype, V):
