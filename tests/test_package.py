@@ -128,7 +128,7 @@ def test_a_cache_folder_that_others_can_write_is_not_used(tmp_path):
 
 def test_bounds_checks_are_part_of_the_cache_key(tmp_path):
     folder = tmp_path / "jit"
-    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))
+    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder), NUMBA_BOUNDSCHECK="0")  # whatever the suite itself runs with
     without = set(cache_files(folder))
     python(STEP, SPIKEFLOW_CACHE_DIR=str(folder), NUMBA_BOUNDSCHECK="1")
     assert len(cache_files(folder)) == 2 * len(without)
