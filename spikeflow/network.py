@@ -29,8 +29,8 @@ from .ops.simd import scratch
 
 __all__ = ["Sequential"]
 
-BLOCKS = 2  # of a batch, at least, so that as many threads find work; but blocks have
-LEAST, MOST = 4, 16  # samples: fewer, and Python takes its toll between kernels; more, and they leave the last-level cache
+BLOCKS = 2  # of a batch, at least, unless they would be smaller than LEAST
+LEAST, MOST = 4, 16  # samples of a block: fewer, and Python takes its toll between kernels; more, and its arrays leave the cache
 LANES = 16  # partial sums of the gradients, and tasks in flight: as many threads find work
 
 

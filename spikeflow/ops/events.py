@@ -1,12 +1,10 @@
 """Spikes as bits, and the two ways in which a max-pool shortens what lies around it.
 
-``SpikeWords``: a neuron's spikes over 64 time steps are one 64-bit word, bit t for step t; its words are its spike train. Of the
-neurons of a trained Tutorial-6 network 15 % ever fire, and 8 % of all spikes are set.
+``SpikeWords``: a neuron's spikes over 64 time steps are one 64-bit word, bit t for step t; its words are its spike train.
 
 ``SpikeIndex``: who fires at all, in the order of places, so that the active neurons of a convolution's window are a few ranges of
-a list; and the distinct spike trains. A neuron under a constant current soon fires periodically, and many fire alike: a window
-with 59 active neurons holds 16 trains (Tutorial 6, 50 steps), and over 4 steps there can be no more than 15 at all. What depends
-on a train alone needs to be worked out once for all neurons that share it.
+a list; and the distinct spike trains. A neuron under a constant current soon fires periodically, and many fire alike; over
+4 steps there can be no more than 15 trains at all. What depends on a train alone needs to be worked out once for all that share it.
 
 ``Pooled`` and ``Routed``: a convolution followed by a max-pool whose windows do not overlap can pool while its sums are still in
 the first-level cache, and its gradient reaches one position of each window only. The two layers then exchange these records

@@ -64,11 +64,10 @@ def vector_operations(dtype: np.dtype) -> SimpleNamespace:
 
     ``clear(a, i)``                  a[i : i + lanes] = 0
     ``copy(a, i, b, j)``             a[i : i + lanes] = b[j : j + lanes]
+    ``copy_where(a, i, b, j, c, k, x)``  a[i : i + lanes] = b[j : j + lanes] where the bytes c[k : k + lanes] are x, else 0
     ``add(a, i, b, j)``              a[i : i + lanes] += b[j : j + lanes]
     ``add_if(a, i, bit, b, j)``      a[i : i + lanes] += b[j : j + lanes] if bit else 0, without a branch; bit is 0 or 1, uint64
     ``add_scaled(a, i, x, b, j)``    a[i : i + lanes] += x b[j : j + lanes], in one rounding where the processor can; no integers
-
-    ``copy_where(a, i, b, j, c, k, x)``  a[i : i + lanes] = b[j : j + lanes] where the bytes c[k : k + lanes] are x, else 0
 
     Left to itself, LLVM unrolls a short inner loop before it looks for vectors, and then finds none.
     """
