@@ -4,7 +4,8 @@
 
 ``SpikeIndex``: who fires at all, in the order of places, so that the active neurons of a convolution's window are a few ranges of
 a list; and the distinct spike trains. A neuron under a constant current soon fires periodically, and many fire alike; over
-4 steps there can be no more than 15 trains at all. What depends on a train alone needs to be worked out once for all that share it.
+4 steps there can be no more than 15 trains at all. What depends on a train alone needs to be worked out once for all that
+share it.
 
 ``Pooled`` and ``Routed``: a convolution followed by a max-pool whose windows do not overlap can pool while its sums are still in
 the first-level cache, and its gradient reaches one position of each window only. The two layers then exchange these records
