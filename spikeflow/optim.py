@@ -12,7 +12,7 @@ import numpy as np
 from .layers import Parameter
 from .ops.adam import adam_step
 
-__all__ = ["SGD", "Adam", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
 
 class Optimizer:
@@ -43,45 +43,105 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum:  v = momentum v + g,  p = p - lr v  (v = g at the first step)."""
+    """Stochastic gradient descent with momentum, as ``torch.optim.SGD`` computes it.
 
-    def __init__(self, parameters: list[Parameter], lr: float = 1e-3, momentum: float = 0.0):
+    g = g + weight_decay p
+    v = momentum v + (1 - dampening) g                                    v = g at the first step
+    p = p - lr v,  with ``nesterov``  p = p - lr (g + momentum v)
+
+    Raises
+    ------
+    ValueError
+        An option is negative, or ``nesterov`` comes without momentum or with dampening.
+    """
+
+    def __init__(
+        self,
+        parameters: list[Parameter],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ):
         super().__init__(parameters, lr)
         self.momentum = _checked("momentum", momentum, 0, math.inf)
+        self.dampening = _checked("dampening", dampening, 0, math.inf)
+        self.weight_decay = _checked("weight_decay", weight_decay, 0, math.inf)
+        self.nesterov = bool(nesterov)
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            given = f"momentum {self.momentum:g} and dampening {self.dampening:g}"
+            raise ValueError(f"nesterov needs a momentum above 0 and a dampening of 0, got {given}")
 
     def update(self, value, grad, state):
-        if self.momentum == 0:
-            value -= self.lr * grad
-            return
+        if self.weight_decay != 0:
+            grad = grad + self.weight_decay * value
+        if self.momentum != 0:
+            velocity = self._velocity(grad, state)
+            grad = grad + self.momentum * velocity if self.nesterov else velocity
+        value -= self.lr * grad
+
+    def _velocity(self, grad, state):
         if "velocity" not in state:
-            state["velocity"] = grad.copy()
+            state["velocity"] = np.array(grad)
         else:
             state["velocity"] *= self.momentum
-            state["velocity"] += grad
-        value -= self.lr * state["velocity"]
+            state["velocity"] += grad if self.dampening == 0 else (1 - self.dampening) * grad
+        return state["velocity"]
 
 
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015), as ``torch.optim.Adam`` computes it.
 
+    g = g + weight_decay p
     m = m + (1 - b1) (g - m)
     v = b2 v + (1 - b2) g^2
     p = p - lr / (1 - b1^k)  m / (sqrt(v) / sqrt(1 - b2^k) + eps)         at step k = 1, 2, ...
     """
 
     def __init__(
-        self, parameters: list[Parameter], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+        self,
+        parameters: list[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
     ):
         super().__init__(parameters, lr)
         self.betas = _checked("betas[0]", betas[0], 0, 1), _checked("betas[1]", betas[1], 0, 1)
         self.eps = _checked("eps", eps, 0, math.inf)
+        self.weight_decay = _checked("weight_decay", weight_decay, 0, math.inf)
 
     def update(self, value, grad, state):
         if not state:
             state.update(mean=np.zeros_like(value), square=np.zeros_like(value))
         b1, b2 = self.betas
         step_size, root = self.lr / (1 - b1**self.steps), math.sqrt(1 - b2**self.steps)
-        adam_step(value, grad, state["mean"], state["square"], b1, b2, step_size, root, self.eps)
+        adam_step(value, grad, state["mean"], state["square"], b1, b2, step_size, root, self.eps, *self._decay())
+
+    def _decay(self) -> tuple[float, float]:
+        """What the value is multiplied by first, and the value's share in the gradient."""
+        return 1.0, self.weight_decay
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), as ``torch.optim.AdamW`` computes it.
+
+    p = (1 - lr weight_decay) p, then Adam's step with the gradient as it is.
+    """
+
+    def __init__(
+        self,
+        parameters: list[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ):
+        super().__init__(parameters, lr, betas, eps, weight_decay)
+
+    def _decay(self):
+        return 1 - self.lr * self.weight_decay, 0.0
 
 
 def _checked(name, value, least, below) -> float:

@@ -17,18 +17,18 @@ from .jit import kernel
 __all__ = ["cross_entropy"]
 
 
-def cross_entropy(logits, labels):
-    """logits (T, b, C), labels (b,) intp -> CE (T, b), dlogits (T, b, C), both float64."""
+def cross_entropy(logits, labels, factors):
+    """logits (T, b, C), labels (b,) intp, factors (b,) -> factors CE (T, b), its gradient (T, b, C), both float64."""
     losses, gradient = np.empty(logits.shape[:2]), np.empty(logits.shape)
-    make_cross_entropy()(np.ascontiguousarray(logits), np.ascontiguousarray(labels), losses, gradient)
+    make_cross_entropy()(np.ascontiguousarray(logits), np.ascontiguousarray(labels), factors, losses, gradient)
     return losses, gradient
 
 
 @functools.cache
 def make_cross_entropy():
     @kernel()
-    def cross_entropy_kernel(logits, labels, losses, gradient):
-        """logits (T, b, C), labels (b,) -> losses (T, b), gradient (T, b, C)."""
+    def cross_entropy_kernel(logits, labels, factors, losses, gradient):
+        """logits (T, b, C), labels, factors (b,) -> losses (T, b), gradient (T, b, C)."""
         T, B, C = logits.shape
         for t in range(T):
             for b in range(B):
@@ -43,6 +43,8 @@ def make_cross_entropy():
                 for c in range(C):
                     gradient[t, b, c] /= total
                 gradient[t, b, labels[b]] -= 1
-                losses[t, b] = math.log(total) - (logits[t, b, labels[b]] - largest)
+                for c in range(C):
+                    gradient[t, b, c] *= factors[b]
+                losses[t, b] = factors[b] * (math.log(total) - (logits[t, b, labels[b]] - largest))
 
     return cross_entropy_kernel
