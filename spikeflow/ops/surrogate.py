@@ -7,7 +7,12 @@ forward as well gives a smooth twin of the network for which the very same backw
 Both functions take ``x`` and the surrogate's constants ``p``, a tuple of numbers of x's type. They are compiled for each backend,
 and the NumPy reference calls them with whole arrays. Numbers in them are float32 constants: a Python literal would turn
 float32 arithmetic into float64, while a float32 constant in float64 arithmetic is widened, exactly since it is a small integer.
-The derivatives are those of snnTorch 1.0's code (of SpikingJelly 2.0's for ATan, which is the same function).
+They have no ``if`` blocks, since a loop over neurons with a branch in it is not vectorised: a condition is a factor, 0 or 1.
+
+The derivatives are those of snnTorch 1.0's code (of SpikingJelly 2.0's for ATan, which is the same function), but for
+``triangular`` and ``LSO``, whose docstrings say why. Its stochastic SSO is not offered: random numbers in backward would need a
+seed and a stream in every kernel. Those in ``RATIONAL`` are the fastest to train with: the loops of the others call ``exp`` one
+neuron at a time, Numba having no vector version of it.
 """
 
 from __future__ import annotations
@@ -18,10 +23,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Surrogate", "atan", "fast_sigmoid", "sigmoid"]
+__all__ = [
+    "LSO",
+    "SFS",
+    "Surrogate",
+    "atan",
+    "custom",
+    "fast_sigmoid",
+    "heaviside",
+    "sigmoid",
+    "spike_rate_escape",
+    "straight_through_estimator",
+    "triangular",
+]
 
 
-ONE = np.float32(1)
+ZERO, ONE, NAN = np.float32(0), np.float32(1), np.float32(math.nan)
+RATIONAL = {"atan", "fast_sigmoid", "straight_through_estimator", "triangular", "heaviside", "LSO", "SFS"}  # P' without exp
+SIGNED = {"B"}  # parameters that may be zero or negative
 
 
 @dataclass(frozen=True)
@@ -46,20 +65,49 @@ class Surrogate:
 
     def __post_init__(self):
         for key, value in self.params.items():
-            if not (math.isfinite(value) and value > 0):
+            if key in SIGNED and not math.isfinite(value):
+                raise ValueError(f"{self.name}: {key} must be a finite number, got {value}")
+            if key not in SIGNED and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{self.name}: {key} must be a positive finite number, got {value}")
 
     @property
     def cache_key(self) -> str | None:
         """The name under which kernels with these functions may be stored on disk; None for functions that are not ours."""
-        ours = self.primitive.__module__ == self.derivative.__module__ == __name__
+        ours = _is_ours(self.primitive) and _is_ours(self.derivative)
         return f"{self.primitive.__name__}/{self.derivative.__name__}" if ours else None
+
+    @property
+    def has_primitive(self) -> bool:
+        """False for a ``custom`` surrogate made without one: it trains, but has no smooth twin."""
+        return self.primitive is not _no_primitive
+
+    def require_primitive(self) -> None:
+        """ValueError if there is no primitive; to be called before the primitive is run."""
+        if not self.has_primitive:
+            raise ValueError(f"surrogate {self.name!r} has no primitive: the smooth twin and gradcheck need one")
+
+    def of_array(self, function: Callable, x: np.ndarray) -> np.ndarray:
+        """``function``, this surrogate's primitive or derivative, of every number in x, in x's own precision; a new array.
+
+        Our functions take the whole array. A user's is called with one number at a time: it may branch on it.
+        """
+        if function is self.primitive:
+            self.require_primitive()
+        p = tuple(x.dtype.type(value) for value in self.constants)
+        if not _is_ours(function):
+            return np.fromiter((function(number, p) for number in x.flat), x.dtype, x.size).reshape(x.shape)
+        return np.array(np.broadcast_to(function(x, p), x.shape))
 
     def config(self) -> dict:
         """The description from which ``from_config`` makes it again; ValueError for functions that are not ours."""
-        if self.name not in SURROGATES or self.cache_key is None:
+        if self.name not in SURROGATES or self.cache_key is None or SURROGATES[self.name](**self.params) != self:
             raise ValueError(f"surrogate {self.name!r} has functions of its own, which cannot be written down and read back")
         return {"name": self.name, **self.params}
+
+
+def _is_ours(function: Callable) -> bool:
+    """Is it defined in this file, so that its name tells its code?"""
+    return globals().get(getattr(function, "__name__", None)) is function
 
 
 def fast_sigmoid(slope: float = 25) -> Surrogate:
@@ -109,7 +157,166 @@ def _dsigmoid(x, p):
     return p[0] * e / (d * d)
 
 
-SURROGATES = {make.__name__: make for make in (atan, fast_sigmoid, sigmoid)}
+def straight_through_estimator() -> Surrogate:
+    """P(x) = x,  P'(x) = 1.  Bengio, Leonard, Courville (2013)."""
+    return Surrogate("straight_through_estimator", {}, (1.0,), _identity, _one)
+
+
+def _identity(x, p):
+    return x
+
+
+def _one(x, p):
+    return p[0]
+
+
+def triangular(threshold: float = 1) -> Surrogate:
+    """P'(x) = max(0, 1 - |x| / threshold), and with c = x clipped to +-threshold  P(x) = c - c |c| / (2 threshold).
+
+    A triangle of height 1 and half-width ``threshold``. snnTorch 1.0's code is not one: its factor is +threshold for x < 0 and
+    -threshold for x >= 0, which turns the gradient of a neuron above its threshold around.
+    """
+    return Surrogate("triangular", {"threshold": float(threshold)}, (float(threshold), 0.5), _triangular, _dtriangular)
+
+
+def _triangular(x, p):
+    c = np.minimum(np.maximum(x, -p[0]), p[0])
+    return c - p[1] / p[0] * c * abs(c)
+
+
+def _dtriangular(x, p):
+    return np.maximum(ONE - ONE / p[0] * abs(x), ZERO)  # 1 / p[0] is worked out once, outside of the loop
+
+
+def heaviside() -> Surrogate:
+    """P(x) = max(x, 0),  P'(x) = H(x): 1 above the threshold, else 0."""
+    return Surrogate("heaviside", {}, (1.0,), _relu, _step)
+
+
+def _relu(x, p):
+    return np.maximum(x, ZERO)
+
+
+def _step(x, p):
+    return (x > ZERO) * p[0]
+
+
+def spike_rate_escape(beta: float = 1, slope: float = 25) -> Surrogate:
+    """P'(x) = slope exp(-beta |x - 1|),  P(x) = slope / beta (exp(beta min(x - 1, 0)) + 1 - exp(-beta max(x - 1, 0))).
+
+    The peak lies one unit above the threshold, as in snnTorch. Gerstner and Kistler (2002).
+    """
+    params = {"beta": float(beta), "slope": float(slope)}
+    return Surrogate("spike_rate_escape", params, tuple(params.values()), _spike_rate_escape, _dspike_rate_escape)
+
+
+def _spike_rate_escape(x, p):
+    z = p[0] * (x - ONE)
+    # Both exponents are at most 0. In this order nothing cancels below the peak, where the first bracket is 0.
+    return p[1] / p[0] * ((ONE - np.exp(-np.maximum(z, ZERO))) + np.exp(np.minimum(z, ZERO)))
+
+
+def _dspike_rate_escape(x, p):
+    return p[1] * np.exp(-p[0] * abs(x - ONE))
+
+
+def LSO(slope: float = 0.1) -> Surrogate:
+    """P(x) = x if x > 0 else slope x,  P'(x) = 1 if x > 0 else slope.  The leaky spike operator.
+
+    This is what snnTorch's documentation says; its 1.0 code calls SSO with an argument missing, and raises TypeError.
+    """
+    return Surrogate("LSO", {"slope": float(slope)}, (float(slope), 1.0), _lso, _dlso)
+
+
+def _lso(x, p):
+    return np.maximum(x, ZERO) + p[0] * np.minimum(x, ZERO)
+
+
+def _dlso(x, p):
+    return (x > ZERO) * p[1] + (x <= ZERO) * p[0]
+
+
+def SFS(slope: float = 25, B: float = 1) -> Surrogate:
+    """P(x) = F(max(x, B)) - F(B),  P'(x) = F'(x) if x > B else 0,  F the fast sigmoid.  The sparse fast sigmoid.
+
+    B may be any finite number. After Perez-Nieves and Goodman (2021), who leave out the gradient far from the threshold on
+    either side; snnTorch, and so we, below B only.
+    """
+    params = {"slope": float(slope), "B": float(B)}
+    return Surrogate("SFS", params, tuple(params.values()), _sfs, _dsfs)
+
+
+def _sfs(x, p):
+    y = np.maximum(x, p[1])
+    return y / (ONE + p[0] * abs(y)) - p[1] / (ONE + p[0] * abs(p[1]))
+
+
+def _dsfs(x, p):
+    d = ONE + p[0] * abs(x)
+    return (x > p[1]) / (d * d)
+
+
+def custom(derivative: Callable, primitive: Callable | None = None, constants=(), name: str = "custom") -> Surrogate:
+    """A surrogate from functions of your own, compiled into the kernels like the others; but anew in every process, never stored.
+
+    ``custom(lambda x, p: p[0] / (p[1] + abs(x)), constants=(1, 2))`` has the derivative P'(x) = 1 / (2 + |x|).
+
+    Parameters
+    ----------
+    derivative : callable
+        ``derivative(x, p)`` of one number x = membrane - threshold, and ``p``, the tuple of ``constants`` as numbers of x's type.
+        Numba must be able to compile it, and given float32 it must return float32: a Python literal such as 0.5 would turn the
+        arithmetic into float64, so take numbers from ``p`` or from globals such as ``HALF = np.float32(0.5)``. An ``if`` is
+        allowed, but may keep the kernel's loop from being vectorised.
+    primitive : callable, optional
+        ``primitive(x, p)``, whose derivative the other one is. The smooth twin and gradcheck need it; training does not.
+    constants : sequence of float
+    name : str
+        For error messages. The layer's config cannot be written down, whatever the name.
+    """
+    numbers = tuple(float(value) for value in constants)
+    for value in numbers:
+        if not math.isfinite(value):
+            raise ValueError(f"{name}: constants must be finite numbers, got {value}")
+    derivative = _checked(derivative, f"{name}: derivative", numbers)
+    primitive = _no_primitive if primitive is None else _checked(primitive, f"{name}: primitive", numbers)
+    return Surrogate(name, {}, numbers, primitive, derivative)
+
+
+def _no_primitive(x, p):
+    return x * NAN  # compiled in place of a missing primitive; were it run by oversight, it would show
+
+
+def _checked(function: Callable, label: str, constants: tuple[float, ...]) -> Callable:
+    """-> the plain function, once its compiled form is known to keep float32; ValueError that says what to change."""
+    if not callable(function):
+        raise TypeError(f"{label} must be a function of x and p, got {function!r}")
+    import numba  # not above, since importing spikeflow must not load it
+
+    from .jit import inline
+
+    function = getattr(function, "py_func", function)  # of a function that is jitted already
+    arguments = numba.float32, numba.typeof(tuple(np.float32(value) for value in constants))
+    try:
+        compiled = inline(function)
+        compiled.compile(arguments)
+    except Exception as error:  # Numba's own errors, and whatever its passes run into
+        lines = [line for line in str(error).splitlines() if line and not line.startswith("Failed in ")]
+        reason = lines[0] if lines else type(error).__name__
+        raise ValueError(f"{label} must be a function of x and p that Numba compiles: {reason}") from error
+    result = compiled.overloads[arguments].signature.return_type
+    if result != numba.float32:
+        raise ValueError(
+            f"{label} must return float32 when x and p are float32, but returns {result}. A Python literal turns float32"
+            " arithmetic into float64: take numbers from p (`constants`) or from globals such as np.float32(0.5)"
+        )
+    return function
+
+
+MAKERS = (
+    atan, fast_sigmoid, sigmoid, straight_through_estimator, triangular, heaviside, spike_rate_escape, LSO, SFS,
+)  # fmt: skip
+SURROGATES = {make.__name__: make for make in MAKERS}
 
 
 def from_config(config: dict) -> Surrogate:
