@@ -10,7 +10,8 @@ then exact, and finite differences show it.
 import numpy as np
 
 from spikeflow import surrogate
-from spikeflow.ops.neurons.leaky import reference
+from spikeflow.ops.neurons.model import Model
+from spikeflow.ops.neurons.reference import neuron_forward
 
 BETA, THRESHOLD, RESET = 0.8, 1.0, "subtract"
 SURROGATE = surrogate.atan(alpha=2)
@@ -20,8 +21,9 @@ w = np.array([0.1, -0.4, 0.3, 0.8, -0.2, 0.5, -0.6, 0.7])  # dL/ds[t]
 
 def run(x, beta=BETA, threshold=THRESHOLD, smooth=True, flags=None):
     """x (T) -> spikes (T), membrane (T + 1), of one neuron."""
-    spikes, membrane = reference.leaky_forward(x[:, None], len(x), beta, threshold, RESET, SURROGATE, smooth, flags)
-    return spikes[:, 0], membrane[:, 0]
+    params = np.array([[threshold], [1.0], [1.0], [beta]])  # the factors of graded spikes and of feedback are not used
+    spikes, kept = neuron_forward(Model("leaky", RESET, SURROGATE), x[:, None], len(x), params, smooth=smooth, flags=flags)
+    return spikes[:, 0], kept.membrane[:, 0]
 
 
 def by_hand(membrane):

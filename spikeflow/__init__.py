@@ -15,19 +15,38 @@ if TYPE_CHECKING:
     from . import datasets, losses, metrics, optim, surrogate
     from .checkpoint import load
     from .finite_differences import gradcheck
-    from .layers import Conv2d, Flatten, Leaky, Linear, MaxPool2d, Parameter
+    from .layers import (
+        Alpha,
+        Conv2d,
+        Flatten,
+        Lapicque,
+        Leaky,
+        LeakyIntegrator,
+        Linear,
+        MaxPool2d,
+        Parameter,
+        RLeaky,
+        RSynaptic,
+        Synaptic,
+    )  # fmt: skip
     from .network import Sequential
     from .parallel import get_num_threads, set_num_threads
 
 _MODULES = ("datasets", "losses", "metrics", "optim", "surrogate")
 _NAMES = {
+    "Alpha": "layers",
     "Conv2d": "layers",
     "Flatten": "layers",
+    "Lapicque": "layers",
     "Leaky": "layers",
+    "LeakyIntegrator": "layers",
     "Linear": "layers",
     "MaxPool2d": "layers",
     "Parameter": "layers",
+    "RLeaky": "layers",
+    "RSynaptic": "layers",
     "Sequential": "network",
+    "Synaptic": "layers",
     "get_num_threads": "parallel",
     "gradcheck": "finite_differences",
     "load": "checkpoint",
@@ -35,13 +54,19 @@ _NAMES = {
 }
 
 __all__ = [
+    "Alpha",
     "Conv2d",
     "Flatten",
+    "Lapicque",
     "Leaky",
+    "LeakyIntegrator",
     "Linear",
     "MaxPool2d",
     "Parameter",
+    "RLeaky",
+    "RSynaptic",
     "Sequential",
+    "Synaptic",
     "__version__",
     "datasets",
     "get_num_threads",

@@ -1,6 +1,7 @@
 """The tables of operations: one backend, one table, the same names and arguments in each.
 
-Only ``reference`` takes, besides, the discrete choices that it is to obey (``winner``, ``flags``), for finite differences.
+Only ``reference`` takes, besides, the discrete choices that it is to obey (``winner``, ``flags``, ``winners``), for finite
+differences.
 
 ``reference`` is plain NumPy, for reading and for checking; ``cpu`` is Numba.
 """
@@ -25,8 +26,8 @@ OPERATIONS = {
     "max_pool2d_backward": "pool2d",
     "flatten_forward": "flatten",
     "flatten_backward": "flatten",
-    "leaky_forward": "neurons.leaky",
-    "leaky_backward": "neurons.leaky",
+    "neuron_forward": "neurons",
+    "neuron_backward": "neurons",
 }
 
 # Entries of backends that know sparse or fused ways; their oracle is the plain operations composed.
@@ -37,14 +38,13 @@ EVENTS = {
     "conv2d_leaky_backward": "conv2d.fused",
     "max_pool2d_forward_words": "pool2d.cpu",
     "max_pool2d_backward_words": "pool2d.cpu",
-    "leaky_forward_words": "neurons.cpu",
     "leaky_backward_static": "neurons.cpu",
 }
 
 # Backend -> the module of a folder, where it is not simply "<folder>.<backend>".
 BACKENDS = {
     "reference": {},
-    "cpu": {"neurons.leaky": "neurons.cpu", "flatten": "flatten.reference"},
+    "cpu": {"flatten": "flatten.reference"},
 }
 
 

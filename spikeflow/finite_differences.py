@@ -36,7 +36,7 @@ from . import backends, random
 from .layers import Neuron
 from .layers.base import Plan
 from .losses import Loss
-from .network import Call, Run, Sequential, channel_last
+from .network import Call, Run, Sequential, channel_first_shape, channel_last
 
 __all__ = ["Report", "Row", "gradcheck"]
 
@@ -125,8 +125,10 @@ def gradcheck(
     twin = Sequential(*(layer.unused_copy() for layer in net.layers), backend=net.backend, dtype=np.float64)
     twin.load_state_dict({name: value.astype(np.float64) for name, value in net.state_dict().items()})
     for layer in twin.layers:
-        if "beta" in layer.params:  # its clamp is flat outside [0, 1]: no difference may step over an end
-            layer.params["beta"].value = np.clip(layer.params["beta"].value, 1e-3, 1 - 1e-3)
+        for key in set(layer.params) & {"alpha", "beta"}:  # the clamp is flat outside [0, 1]: no difference may step over an end
+            layer.params[key].value = np.clip(layer.params[key].value, 1e-3, 1 - 1e-3)
+        if isinstance(layer, Neuron) and layer.model.fires:
+            layer.spike_grad.require_primitive()
     images = np.asarray(images).astype(np.float64)
     scales = _reach_threshold(twin, images, num_steps) if rescale else {}
 
@@ -138,7 +140,7 @@ def gradcheck(
 
     rows = []
     for position, layer in enumerate(twin.layers):
-        for parameter in layer.params.values():
+        for parameter in (parameter for parameter in layer.params.values() if parameter.trainable):
             rows.append((parameter.name, parameter.value, parameter.grad, position))
     gradient = channel_last(dimages[None] if call.static else dimages)
     rows.append(("input", call.x, gradient, 0))  # the array that the reference reads, changed in place
@@ -153,9 +155,17 @@ class _Reference:
         self.twin, self.call, self.loss_fn, self.labels = twin, call, loss_fn, labels
         self.ops = backends.load("reference")
         self.runs = [
-            Run(call.run.num_steps, True, {layer.name: layer.choices(k) for layer, k in zip(twin.layers, kept, strict=True)})
+            Run(
+                call.run.num_steps,
+                smooth=True,
+                choices={layer.name: layer.choices(k) for layer, k in zip(twin.layers, kept, strict=True)},
+            )  # fmt: skip
             for kept in call.kept
         ]
+        shape, self.plans = channel_first_shape(call.x.shape[2:]), []
+        for layer in twin.layers:
+            self.plans.append(Plan(shape, twin.dtype))
+            shape = layer.output_shape(shape)
         self.inputs: list[list[np.ndarray]] = [[] for _ in call.blocks]  # of each layer at the base point, by block
         self.loss_from(0, remember=True)
 
@@ -164,10 +174,10 @@ class _Reference:
         outputs = []
         for i, (block, run) in enumerate(zip(self.call.blocks, self.runs, strict=True)):
             x = self.call.x[:, block] if position == 0 else self.inputs[i][position]
-            for layer in self.twin.layers[position:]:
+            for layer, plan in zip(self.twin.layers[position:], self.plans[position:], strict=True):
                 if remember:
                     self.inputs[i].append(x)
-                x, kept = layer.forward(self.ops, layer.prepare(self.ops, Plan()), x, run)
+                x, kept = layer.forward(self.ops, layer.prepare(self.ops, plan), x, run)
             membrane = kept.membrane[1:].reshape(x.shape)
             outputs.append((x, membrane))
         spikes, membrane = (np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True))
@@ -245,10 +255,7 @@ def _evaluate(loss_fn, spikes, membrane, labels) -> tuple[float, np.ndarray | No
     """-> loss, dspikes, dmembrane of either kind of loss."""
     if not isinstance(loss_fn, Loss):
         return loss_fn(spikes, membrane, labels)
-    if loss_fn.inputs == "spikes":
-        return (*loss_fn(spikes, labels), None)
-    loss, dmembrane = loss_fn(membrane, labels)
-    return loss, None, dmembrane
+    return loss_fn.evaluate(spikes, membrane, labels)
 
 
 def _reach_threshold(twin: Sequential, images, num_steps) -> dict[str, float]:
@@ -262,7 +269,7 @@ def _reach_threshold(twin: Sequential, images, num_steps) -> dict[str, float]:
         twin._forward(call)
         membranes = np.concatenate([kept[position].membrane.reshape(-1) for kept in call.kept])
         reached = float(np.quantile(membranes, 0.95))
-        threshold = layer.current("threshold")
+        threshold = float(layer.current("threshold").mean())
         if before and 0 < reached < threshold:
             scales[layer.name] = threshold / reached
             for parameter in before:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from . import backends, parallel, random
 from .layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, Neuron, Parameter, from_config
 from .layers.base import Plan, positive_int
-from .losses import Loss, check_labels
+from .losses import Loss
 from .ops.events import SpikeWords
 from .ops.simd import scratch
 
@@ -45,6 +45,10 @@ class Run:
 
     num_steps: int
     smooth: bool = False  # the surrogate's primitive in place of the step: the smooth twin
+    truncate: int | None = None  # backward, the neurons' state is detached every so many steps
+    states: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # (S, M) of each neuron, by layer: handed on in place when streaming
     choices: dict[str, dict] = field(default_factory=dict)  # discrete choices to obey, by layer: only `reference` can
     records: bool = False  # every neuron keeps its membrane, even where backward does not need it
 
@@ -62,6 +66,7 @@ class Call:
     ops: SimpleNamespace
     prepared: list[Any]
     features: tuple[int, ...]  # of the output: channel last
+    trains: list[bool]  # of each layer: has it parameters to train?
     input_grads: list[bool]  # of each layer: is its input's gradient wanted?
     kept: list[Any] | None = None  # of each block, of each layer: what forward kept for backward
 
@@ -105,6 +110,9 @@ class Sequential:
         if not layers or not isinstance(layers[-1], Neuron):
             last = repr(layers[-1]) if layers else "no layer at all"
             raise ValueError(f"the last layer must be a neuron such as Leaky, got {last}")
+        for position, layer in enumerate(layers[:-1]):
+            if isinstance(layer, Neuron) and not layer.model.fires:
+                raise ValueError(f"layer {position} ({layer!r}) never fires, so that it must be the last layer")
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
@@ -124,17 +132,20 @@ class Sequential:
     # ---------------------------------------------------------------------------------------------- parameters
 
     def parameters(self) -> list[Parameter]:
-        """All parameters, in the layers' order; names as PyTorch would give them: ``"0.weight"``, ``"0.bias"``, ..."""
+        """The parameters to train, in the layers' order; names as PyTorch would give them: ``"0.weight"``, ``"0.bias"``, ..."""
+        return [parameter for parameter in self._all_parameters() if parameter.trainable]
+
+    def _all_parameters(self) -> list[Parameter]:
         return [parameter for layer in self.layers for parameter in layer.params.values()]
 
     def zero_grad(self) -> None:
         """Set all gradients to zero; ``backward`` and ``loss_and_grad`` add to them."""
-        for parameter in self.parameters():
+        for parameter in self._all_parameters():
             parameter.grad.fill(0)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """-> {name: copy of the value}, with PyTorch's names and layouts."""
-        return {parameter.name: parameter.value.copy() for parameter in self.parameters()}
+        return {parameter.name: parameter.value.copy() for parameter in self._all_parameters()}
 
     def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> None:
         """Set the parameters from {name: array}; nothing is changed unless everything fits.
@@ -147,7 +158,7 @@ class Sequential:
         ValueError
             A missing or unknown name, another shape, a non-finite value, or a neuron with other constants.
         """
-        known = {parameter.name: parameter for parameter in self.parameters()}
+        known = {parameter.name: parameter for parameter in self._all_parameters()}
         values = {name: _real(name, value) for name, value in state.items()}
         missing = sorted(set(known) - set(values))
         unknown = [name for name in values if name not in known and not self._check_constant(name, values[name])]
@@ -223,34 +234,38 @@ class Sequential:
         return self._backward(self._last, dspikes, dmembrane, input_grad)
 
     def loss_and_grad(
-        self, images: np.ndarray, labels: np.ndarray, loss_fn: Loss | Callable, num_steps: int | None = None
-    ) -> tuple[float, np.ndarray]:
+        self, images: np.ndarray, labels: np.ndarray, loss_fn: Loss | Callable, num_steps: int | None = None,
+        truncate: int | None = None,
+    ) -> tuple[float, np.ndarray]:  # fmt: skip
         """Forward, loss and backward in one go, block by block: adds the gradients that the three would, in less memory.
 
         Parameters
         ----------
         images, num_steps
             As for ``forward``.
-        labels : (B,) integers
+        labels : (B,) integers, or what the loss calls its targets
         loss_fn : Loss, or callable
             A loss of ``spikeflow.losses``, or any ``f(spikes, membrane, labels) -> loss, dspikes, dmembrane`` (either gradient
             may be None). A plain callable sees the whole batch, so that all blocks wait for it and are kept meanwhile.
+        truncate : int, optional
+            Truncated backpropagation through time: before steps K, 2 K, ... the neurons' states are detached, that is, gradients
+            do not flow back through them. All steps by default.
 
         Returns
         -------
         loss : float
         spikes : (T, B, ...)
         """
+        truncate = None if truncate is None else positive_int("truncate", truncate)
+        call = self._call(images, num_steps, truncate=truncate)
         if not isinstance(loss_fn, Loss):
-            spikes, membrane = self.forward(images, num_steps)
+            spikes, membrane = self._forward(call)
             loss, dspikes, dmembrane = loss_fn(spikes, membrane, labels)
-            self.backward(dspikes, dmembrane)
-            self._last = None
+            self._backward(call, dspikes, dmembrane, False)
             return float(loss), spikes
-        if loss_fn.inputs not in ("spikes", "membrane"):
-            raise ValueError(f'{loss_fn!r}.inputs must be "spikes" or "membrane", got {loss_fn.inputs!r}')
-        call = self._call(images, num_steps)
-        labels = check_labels(labels, call.batch, loss_fn.classes(_channel_first_shape(call.features)))
+        if loss_fn.inputs != "membrane" and not self.layers[-1].model.fires:
+            raise ValueError(f"{loss_fn!r} reads spikes, but the last layer ({self.layers[-1]!r}) never fires")
+        labels = loss_fn.check(labels, call.run.num_steps, call.batch, channel_first_shape(call.features))
         normaliser = loss_fn.normaliser(labels)
         outputs, losses = self._outputs(call), [0.0] * len(call.blocks)
 
@@ -259,16 +274,69 @@ class Sequential:
             with scratch():
                 spikes, kept = self._forward_block(call, block)
                 outputs[:, block] = spikes
-                read = spikes if loss_fn.inputs == "spikes" else _membrane(kept[-1])
-                losses[i], gradient = loss_fn.partial(read, labels[block], normaliser)
-                gradient = np.asarray(gradient, self.dtype)
-                if gradient.shape != read.shape:
-                    raise ValueError(f"{loss_fn!r} must return a gradient of shape {read.shape}, got {gradient.shape}")
-                pair = (gradient, None) if loss_fn.inputs == "spikes" else (None, gradient)
-                self._backward_block(call, kept, *pair, grads, False)
+                losses[i], *given = loss_fn.gradients(spikes, _membrane(kept[-1]), labels[block], normaliser)
+                given = [None if gradient is None else np.asarray(gradient, self.dtype) for gradient in given]
+                self._backward_block(call, kept, *given, grads, False)
 
         self._over_lanes(call, block_loss_and_grad)
         return sum(losses), _channel_first(outputs)
+
+    def stream(
+        self, part: np.ndarray, state: dict[str, np.ndarray] | None = None, num_steps: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Run the network on the next part of a sequence: the parts give the same bits as the whole would in one go.
+
+        Parameters
+        ----------
+        part : (T, B, ...); or (B, ...) with ``num_steps``, shown at every step
+        state : dict, optional
+            What the call on the part before returned; none at the beginning.
+
+        Returns
+        -------
+        spikes, membrane : (T, B, ...)
+            Of the last layer.
+        state : dict of str to ndarray
+            Of each neuron layer, by name: (S, B, ...), its S states, of which the membrane is the last but for spikes that a
+            recurrent neuron feeds back. ``state`` itself is not changed.
+
+        Raises
+        ------
+        ValueError
+            A state of another network or of another number of samples.
+        """
+        call = self._call(part, num_steps, states={layer.name: None for layer in self.layers if isinstance(layer, Neuron)})
+        old = self._checked_state(call, state)
+        new = {name: np.empty_like(array) for name, array in old.items()}
+        spikes, membrane = self._outputs(call), self._outputs(call)
+
+        def task(i):
+            block = call.blocks[i]
+            states = {name: np.array(array[:, block], order="C") for name, array in old.items()}
+            flat = {name: array.reshape(len(array), -1) for name, array in states.items()}
+            with scratch():
+                spikes[:, block], kept = self._forward_block(call, block, states=flat)
+                membrane[:, block] = _membrane(kept[-1])
+            for name, array in states.items():
+                new[name][:, block] = array
+
+        parallel.run(task, len(call.blocks))
+        return _channel_first(spikes), _channel_first(membrane), {name: _channel_first(array) for name, array in new.items()}
+
+    def _checked_state(self, call: Call, state) -> dict[str, np.ndarray]:
+        """-> the states of all neurons (S, B, ...), channel last, zeros for None; ValueError if ``state`` does not fit."""
+        expected = {}
+        shape = channel_first_shape(call.x.shape[2:])
+        for layer in self.layers:
+            shape = layer.output_shape(shape)
+            if isinstance(layer, Neuron):
+                expected[layer.name] = (layer.state_rows, call.batch, *shape)
+        if state is None:
+            state = {name: np.zeros(shape, self.dtype) for name, shape in expected.items()}
+        found = {name: np.shape(array) for name, array in state.items()} if isinstance(state, dict) else type(state).__name__
+        if found != expected:
+            raise ValueError(f"state must be what stream returned for the part before: {expected}, got {found}")
+        return {name: channel_last(_real(f"state[{name!r}]", array).astype(self.dtype)) for name, array in state.items()}
 
     def predict(
         self, images: np.ndarray, num_steps: int | None = None, batch_size: int = 256, counts: bool = False
@@ -349,8 +417,8 @@ class Sequential:
 
     # ---------------------------------------------------------------------------------------------- one call
 
-    def _call(self, images, num_steps, smooth: bool = False) -> Call:
-        """Check the arguments of a public call and work out what its blocks share."""
+    def _call(self, images, num_steps, **options) -> Call:
+        """Check the arguments of a public call and work out what its blocks share; ``options`` of its ``Run``."""
         static = num_steps is not None
         x = self._check_images(images, static)
         num_steps = positive_int("num_steps", num_steps) if static else x.shape[0]
@@ -359,41 +427,45 @@ class Sequential:
         for layer in self.layers:
             shapes.append(shape)
             shape = layer.output_shape(shape)
-        for parameter in self.parameters():
+        for parameter in self._all_parameters():
             if not np.isfinite(parameter.value).all():
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
-        trains = [bool(layer.params) for layer in self.layers]
+        trains = [any(parameter.trainable for parameter in layer.params.values()) for layer in self.layers]
         input_grads = [any(trains[:position]) for position in range(len(trains))]
-        plans = self._plans(shapes, static, smooth)
+        run = Run(num_steps, **options)
+        plans = self._plans(shapes, static, run)
         prepared = [layer.prepare(self._ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
         # A copy: the caller may change the images before backward reads them.
         x = np.array(channel_last(x[None] if static else x), order="C")
-        return Call(x, static, Run(num_steps, smooth), self._ops, prepared, _channel_last_shape(shape), input_grads)
+        return Call(x, static, run, self._ops, prepared, _channel_last_shape(shape), trains, input_grads)
 
-    def _plans(self, shapes, static: bool, smooth: bool) -> list[Plan]:
+    def _plans(self, shapes, static: bool, run: Run) -> list[Plan]:
         """What each layer may leave out because of its neighbours; ``shapes`` (C, H, W) or (F,) of each layer's input.
 
-        Nothing in plain backends. Spikes travel as bits unless the twin replaces them by smooth numbers.
+        Nothing in plain backends. Spikes travel as bits unless the twin replaces them by smooth numbers. What is fused or
+        computed again knows neither a state from outside nor one that is detached on the way.
         """
-        plans = [Plan() for _ in self.layers]
+        plans = [Plan(shape, self.dtype) for shape in shapes]
         if not hasattr(self._ops, "conv2d_forward_events"):
             return plans
         for i, (layer, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
             if isinstance(layer, Flatten) and isinstance(after, Linear) and len(shapes[i]) == 3:
                 plans[i].relabels, plans[i + 1].image = True, shapes[i]
-        if not self.events or smooth:
+        if not self.events or run.smooth:
             return plans
+        whole = run.truncate is None and not run.states
         for i, (layer, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
             if isinstance(layer, Neuron):
-                plans[i].packs = self._reads_words(i + 1, plans)
+                plans[i].packs = layer.emits_bits and self._reads_words(i + 1, plans)
+                constant = static and not any(isinstance(earlier, Neuron) for earlier in self.layers[:i])
+                plans[i].recomputes = plans[i].packs and constant and whole and layer.plain() is not None
             elif isinstance(layer, Conv2d) and isinstance(after, MaxPool2d) and after.stride >= after.kernel_size:
                 plans[i + 1].routes = True
                 if i and plans[i - 1].packs:
                     plans[i].pool = after.kernel_size, after.stride
-                    constant = static and not any(isinstance(earlier, Neuron) for earlier in self.layers[: i - 1])
-                    plans[i].awaits = layer.padding == 0 and self.layers[i - 1].recomputes(constant)
-                    if isinstance(self.layers[i + 2], Neuron) and self._reads_words(i + 3, plans):
-                        plans[i].fires = self.layers[i + 2].options()
+                    plans[i].awaits = layer.padding == 0 and plans[i - 1].recomputes
+                    if whole and isinstance(self.layers[i + 2], Neuron) and self._reads_words(i + 3, plans):
+                        plans[i].fires = self.layers[i + 2].plain()
         return plans
 
     def _reads_words(self, i: int, plans) -> bool:
@@ -468,18 +540,24 @@ class Sequential:
         if gradient is None:
             return None
         gradient = np.asarray(gradient)
-        shape = (call.run.num_steps, call.batch, *_channel_first_shape(call.features))
+        shape = (call.run.num_steps, call.batch, *channel_first_shape(call.features))
         if gradient.shape != shape:
             raise ValueError(f"{name} must have the shape {shape} of what forward returned, got {gradient.shape}")
         return channel_last(gradient.astype(self.dtype, copy=False))
 
     # ---------------------------------------------------------------------------------------------- one block
 
-    def _forward_block(self, call: Call, block: slice, watch: Callable | None = None) -> tuple[np.ndarray, list]:
-        """-> the last layer's spikes (T, b, ...), and what each layer keeps; ``watch(layer, output, kept)`` sees them all."""
+    def _forward_block(
+        self, call: Call, block: slice, watch: Callable | None = None, states: dict | None = None
+    ) -> tuple[np.ndarray, list]:
+        """-> the last layer's spikes (T, b, ...), and what each layer keeps.
+
+        ``watch(layer, output, kept)`` sees them all; ``states`` are the neurons' own for these samples, changed in place.
+        """
         x, kept = np.ascontiguousarray(call.x[:, block]), []
+        run = replace(call.run, states=states or {})
         for layer, prepared in zip(self.layers, call.prepared, strict=True):
-            x, keep = layer.forward(call.ops, prepared, x, call.run)
+            x, keep = layer.forward(call.ops, prepared, x, run)
             kept.append(keep)
             if watch:
                 watch(layer, x, keep)
@@ -491,7 +569,7 @@ class Sequential:
         for i in reversed(range(len(self.layers))):
             wanted = input_grad or call.input_grads[i]
             layer = self.layers[i]
-            if not wanted and not layer.params:
+            if not wanted and not call.trains[i]:
                 return None
             dy = layer.backward(call.ops, call.prepared[i], dy, kept[i], grads[i], wanted, **extra)
             extra = {}
@@ -551,7 +629,7 @@ def _real(name: str, value) -> np.ndarray:
 def _membrane(kept) -> np.ndarray:
     """What a neuron kept -> its membrane (T, b, ...)."""
     rows = kept.membrane[1:]
-    return rows.reshape(len(rows), *kept.input_shape[1:])
+    return rows.reshape(len(rows), *kept.shape[1:])
 
 
 def channel_last(x: np.ndarray) -> np.ndarray:
@@ -568,5 +646,5 @@ def _channel_last_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[1:], shape[0]) if len(shape) == 3 else shape
 
 
-def _channel_first_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def channel_first_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[-1], *shape[:-1]) if len(shape) == 3 else shape

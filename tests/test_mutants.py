@@ -118,7 +118,9 @@ def make_flatten(wrong=None):
 def make_leaky(wrong=None):
     """The recursion of the leaky neuron, written once more, with at most one mistake."""
 
-    def backward(dspikes, dmembrane, membrane, input_steps, beta, threshold, reset, surrogate, dbeta, dthreshold):
+    def backward(model, dspikes, dmembrane, trajectory, input_steps, params, x=None, learns=(), truncate=None, **twin):
+        membrane, (threshold, _, _, beta) = trajectory.membrane, params[:, 0]
+        reset, surrogate, dbeta, dthreshold = model.reset, model.surrogate, np.zeros(1), np.zeros(1)
         T, M = len(membrane) - 1, membrane.shape[1]
         dx, carry = np.zeros((input_steps, M)), np.zeros(M)
         for t in reversed(range(1 if wrong == "first step forgotten" else 0, T)):
@@ -148,9 +150,9 @@ def make_leaky(wrong=None):
                 carry = carry - threshold * g * surrogate.derivative(before - threshold, surrogate.constants)
             if wrong == "no carry":
                 carry = np.zeros(M)
-        return dx
+        return dx, np.array([dthreshold, np.zeros(1), np.zeros(1), dbeta])
 
-    return {"leaky_backward": backward}
+    return {"neuron_backward": backward}
 
 
 # ---------------------------------------------------------------------------------------------- what is caught, and where
@@ -222,15 +224,20 @@ def test_a_wrong_reset_to_zero_is_caught(monkeypatch, wrong):
 
 
 def scaled(operation, argument, factor):
-    """The operation, with what it adds to its argument of this number multiplied by ``factor``."""
+    """The operation, with what it adds to its argument of this number, or returns as that row of dparams, times ``factor``."""
 
-    def mutant(*arguments):
+    def mutant(*arguments, **options):
         before = arguments[argument].copy()
-        result = operation(*arguments)
+        result = operation(*arguments, **options)
         arguments[argument][...] = before + factor * (arguments[argument] - before)
         return result
 
-    return mutant
+    def mutant_row(*arguments, **options):
+        dx, dparams = operation(*arguments, **options)
+        dparams[argument] *= factor
+        return dx, dparams
+
+    return mutant_row if operation.__name__ == "neuron_backward" else mutant
 
 
 @pytest.mark.parametrize(
@@ -239,8 +246,8 @@ def scaled(operation, argument, factor):
         ("conv2d_backward", 5, rows(CONVOLUTIONS, "weight")),
         ("conv2d_backward", 6, rows(CONVOLUTIONS, "bias")),
         ("linear_backward", 3, {"6.weight"}),
-        ("leaky_backward", 8, rows(NEURONS, "beta")),
-        ("leaky_backward", 9, rows(NEURONS, "threshold")),
+        ("neuron_backward", 3, rows(NEURONS, "beta")),
+        ("neuron_backward", 0, rows(NEURONS, "threshold")),
     ],
     ids=["conv-weight", "conv-bias", "linear-weight", "beta", "threshold"],
 )

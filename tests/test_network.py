@@ -487,7 +487,7 @@ def test_a_batch_of_32_and_more_has_blocks_for_two_threads_and_one_of_128_for_ei
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 37, 300])
 def test_every_sample_is_in_one_block(batch):
-    call = network.Call(np.empty((1, batch, 3)), True, None, None, [], (), [])
+    call = network.Call(np.empty((1, batch, 3)), True, None, None, [], (), [], [])
     samples = [b for block in call.blocks for b in range(batch)[block]]
     assert samples == list(range(batch))
 

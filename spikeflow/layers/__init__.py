@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from .base import Layer, Parameter
-from .neurons import Leaky, Neuron
+from .neurons import Alpha, Lapicque, Leaky, LeakyIntegrator, Neuron, Synaptic
+from .recurrent import RLeaky, RSynaptic
 from .spatial import Conv2d, Flatten, Linear, MaxPool2d
 
-__all__ = ["Conv2d", "Flatten", "Layer", "Leaky", "Linear", "MaxPool2d", "Neuron", "Parameter", "from_config"]
+__all__ = [
+    "Alpha",
+    "Conv2d",
+    "Flatten",
+    "Lapicque",
+    "Layer",
+    "Leaky",
+    "LeakyIntegrator",
+    "Linear",
+    "MaxPool2d",
+    "Neuron",
+    "Parameter",
+    "RLeaky",
+    "RSynaptic",
+    "Synaptic",
+    "from_config",
+]
 
-LAYERS = {layer.__name__: layer for layer in (Conv2d, Flatten, Leaky, Linear, MaxPool2d)}
+NEURONS = (Alpha, Lapicque, Leaky, LeakyIntegrator, RLeaky, RSynaptic, Synaptic)
+LAYERS = {layer.__name__: layer for layer in (Conv2d, Flatten, Linear, MaxPool2d, *NEURONS)}
 
 
 def from_config(config: dict) -> Layer:

@@ -29,10 +29,13 @@ class Parameter:
     value, grad : numpy.ndarray
         Same shape and dtype; ``grad`` accumulates until ``zero_grad``. Both are written in place, by ``p.value[...] = new`` or
         by ``p.value = new``, which refuses another shape.
+    trainable : bool
+        False for what a layer keeps as it is: no gradient, and no part of ``net.parameters()``.
     """
 
-    def __init__(self, name: str, value: np.ndarray):
+    def __init__(self, name: str, value: np.ndarray, trainable: bool = True):
         self.name = name
+        self.trainable = trainable
         self._value = value
         self._grad = np.zeros_like(value)
 
@@ -65,9 +68,12 @@ class Parameter:
 class Plan:
     """What a layer may do because of its neighbours; made by network.py for each call, all off where nothing is known."""
 
+    shape: tuple[int, ...]  # of an input sample: (C, H, W) or (F,)
+    dtype: np.dtype  # of the network
     image: tuple[int, ...] | None = None  # Linear: the (C, H, W) images that a Flatten before it leaves as they are
     relabels: bool = False  # Flatten: leave the images as they are, the Linear behind it knows
     packs: bool = False  # neuron: emit SpikeWords
+    recomputes: bool = False  # neuron: keep the current, which is constant, in place of the membrane
     pool: tuple[int, int] | None = None  # Conv2d of SpikeWords: (kernel, stride) of the max-pool to apply at once
     fires: tuple | None = None  # Conv2d with ``pool``: options of the neuron behind the pool, to be applied at once
     awaits: bool = False  # Conv2d with ``pool``: leave the input's gradient to the neuron before it, whose current is constant
@@ -86,11 +92,16 @@ class Layer:
     def initialize(self, name: str, dtype: np.dtype, seed: int) -> None:
         """Join a network as its layer ``name``: make the parameters."""
         self.name = name
-        self.params = {key: Parameter(f"{name}.{key}", value) for key, value in self.initial_values(dtype, seed).items()}
+        values = self.initial_values(dtype, seed)
+        self.params = {key: Parameter(f"{name}.{key}", value, self.trains(key)) for key, value in values.items()}
 
     def initial_values(self, dtype: np.dtype, seed: int) -> dict[str, np.ndarray]:
         """-> {parameter's name within the layer: initial value}."""
         return {}
+
+    def trains(self, key: str) -> bool:
+        """Is the parameter of this name to be trained?"""
+        return True
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one input sample -> shape of one output sample; ValueError if the layer cannot take it."""
@@ -138,15 +149,18 @@ class Layer:
         shown = []
         for option in options:
             value = _plain(getattr(self, option.name))
+            text = f"array{np.shape(value)}" if isinstance(value, list) else f"{value}"
             if option.default is option.empty:
-                shown.append(f"{value}")
+                shown.append(text)
             elif value != _plain(option.default):
-                shown.append(f"{option.name}={value}")
+                shown.append(f"{option.name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _plain(value):
     """An option as JSON can hold it."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return value.config() if hasattr(value, "config") else value
 
 

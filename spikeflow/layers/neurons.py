@@ -1,68 +1,86 @@
-"""Spiking neurons as layers: the only layers that know about time."""
+"""Spiking neurons as layers: the only layers that know about time.
+
+Each is a folder of ``spikeflow.ops.neurons``, where its recurrences are derived, forward and backward. A number that describes
+neurons (a decay, a threshold, ...) is one for the whole layer, or an array that fits the layer's samples: one for each feature of
+``(F,)``, or for each channel of ``(C, H, W)`` given as ``(C, 1, 1)``. Where it is learned it is a parameter of that shape.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import inspect
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..ops.events import Awaited, Fired, SpikeWords
+from ..ops.neurons.model import COMMON, RESETS, Model, Trajectory
 from ..ops.surrogate import Surrogate, atan, from_config
 from .base import Layer
 
-__all__ = ["Leaky", "Neuron"]
-
-RESETS = ("subtract", "zero", "none")
+__all__ = ["Alpha", "Lapicque", "Leaky", "LeakyIntegrator", "Neuron", "Synaptic"]
 
 
-class Kept(NamedTuple):
+@dataclass
+class Kept:
     """What a neuron keeps of its forward pass."""
 
-    membrane: np.ndarray | None  # (T + 1, M): row t + 1 is m[t], row 0 the initial state; None where current is kept
-    input_shape: tuple[int, ...]  # (T or 1, B, ...)
-    current: np.ndarray | None = None  # (1, M): a constant input, from which backward computes the membrane again
+    trajectory: Trajectory | None  # None where x suffices, from which backward computes the membrane again
+    shape: tuple[int, ...]  # of the input: (T or 1, B, ...)
+    params: np.ndarray
+    x: np.ndarray | None = None  # (T or 1, M), where backward needs it
+    smooth: bool = False
+    truncate: int | None = None
+
+    @property
+    def membrane(self) -> np.ndarray:
+        """(T + 1, M): row t + 1 is m[t], row 0 the initial state."""
+        return self.trajectory.membrane
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A neuron layer's part in one call of the network."""
+
+    model: Model
+    params: np.ndarray  # (P, 1), or (P, F) where neurons have numbers of their own
+    values: dict[str, np.ndarray]  # options by name, each (1,) or (F,)
+    shape: tuple[int, ...]  # of a sample, channel first
+    packs: bool
+    recomputes: bool  # may a constant current replace the membrane?
 
 
 class Neuron(Layer):
-    """Base of the spiking neurons: turns an input current ``(T, B, ...)``, or one that is constant in time, into spikes."""
-
-    def output_shape(self, shape):
-        return shape
-
-    def snntorch_constants(self) -> dict[str, float]:
-        """What snnTorch's state dict holds for such a neuron, parameters aside."""
-        return {}
-
-
-class Leaky(Neuron):
-    """Leaky integrate-and-fire neuron, as snnTorch's ``Leaky`` with ``reset_delay=True``.
-
-    The recurrences, forward and backward, are derived in ``spikeflow.ops.neurons.leaky``.
+    """Base of the neurons: turns an input current ``(T, B, ...)``, or one that is constant in time, into spikes.
 
     Parameters
     ----------
-    beta : float
-        Decay of the membrane per time step, clamped to [0, 1] in forward.
-    threshold : float
-        The neuron fires when its membrane is strictly greater.
+    threshold : float or array
+        A neuron fires when its membrane is strictly greater.
     spike_grad : Surrogate, optional
         From ``spikeflow.surrogate``; ``atan(alpha=2)`` by default.
     reset_mechanism : {"subtract", "zero", "none"}
-        What a spike does to the membrane, one time step later.
-    learn_beta, learn_threshold : bool
-        Train them: they become parameters, scalars shared by the layer.
+        What a spike does to the membrane.
+    learn_threshold : bool
+    inhibition : bool
+        At each step only the neuron furthest above its threshold may fire, of each sample; for samples of shape ``(F,)``.
+    graded_spikes_factor : float or array
+        Spikes are 0 or this number. Other than 1 it keeps them from travelling as bits.
+    learn_graded_spikes_factor : bool
     """
 
+    neuron = ""  # its folder in spikeflow.ops.neurons
+    decays: tuple[str, ...] = ()  # options that are clamped to [0, 1] in forward
+    reset_delay = True
+
     def __init__(
-        self, beta: float, threshold: float = 1.0, spike_grad: Surrogate | None = None,
-        reset_mechanism: str = "subtract", learn_beta: bool = False, learn_threshold: bool = False,
+        self, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract",
+        learn_threshold: bool = False, inhibition: bool = False, graded_spikes_factor=1.0,
+        learn_graded_spikes_factor: bool = False,
     ):  # fmt: skip
         super().__init__()
-        for name, value in (("beta", beta), ("threshold", threshold)):
-            if not isinstance(value, (int, float, np.floating, np.integer)) or not np.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, got {value!r}")
-        if not 0 <= beta <= 1:
-            raise ValueError(f"beta must be in [0, 1], got {beta}")
+        self.learned: list[str] = []  # options that are parameters
+        self._numbers("threshold", threshold, learn_threshold)
+        self._numbers("graded_spikes_factor", graded_spikes_factor, learn_graded_spikes_factor)
         if isinstance(spike_grad, dict):
             spike_grad = from_config(spike_grad)
         elif spike_grad is None:
@@ -71,67 +89,396 @@ class Leaky(Neuron):
             raise TypeError(f"spike_grad must come from spikeflow.surrogate, such as atan(), got {spike_grad!r}")
         if reset_mechanism not in RESETS:
             raise ValueError(f"reset_mechanism must be one of {', '.join(RESETS)}, got {reset_mechanism!r}")
-        self.beta, self.threshold = float(beta), float(threshold)
         self.spike_grad, self.reset_mechanism = spike_grad, reset_mechanism
-        self.learn_beta, self.learn_threshold = bool(learn_beta), bool(learn_threshold)
+        self.inhibition = bool(inhibition)
+
+    def __init_subclass__(cls):
+        # Options that a subclass hands on by ``**common`` are options of its own, for help() and for descriptions.
+        own = inspect.signature(cls.__init__).parameters
+        inherited = inspect.signature(cls.__mro__[1]).parameters
+        options = [p for p in list(own.values())[1:] if p.kind is not p.VAR_KEYWORD]
+        if len(options) < len(own) - 1:
+            options += [p.replace(kind=p.KEYWORD_ONLY) for p in inherited.values() if p.name not in own]
+        cls.__signature__ = inspect.Signature(options)
+
+    def _numbers(self, name: str, value, learns: bool, least: float = -np.inf, most: float = np.inf) -> None:
+        """Set an option that is a number, or an array of them, and perhaps a parameter."""
+        try:
+            array = np.asarray(value)
+            real = array.dtype.kind in "fiu" and np.isfinite(array).all()
+        except ValueError:  # lists of unequal lengths
+            real = False
+        if not real or array.size == 0:
+            raise ValueError(f"{name} must be a finite number or an array of them, got {value!r}")
+        if (array < least).any() or (array > most).any():
+            raise ValueError(f"{name} must be in [{least:g}, {most:g}], got {value}")
+        setattr(self, name, float(array) if array.ndim == 0 else array.astype(np.float64))
+        setattr(self, f"learn_{name}", bool(learns))
+        if learns:
+            self.learned.append(name)
 
     def initial_values(self, dtype, seed):
-        learned = {"beta": self.learn_beta, "threshold": self.learn_threshold}
-        return {key: np.array(getattr(self, key), dtype) for key, learns in learned.items() if learns}
+        names = (*self.own_names, "threshold", "graded_spikes_factor", "V")
+        return {name: np.array(getattr(self, name), dtype) for name in names if name in self.learned}
 
-    def current(self, key: str) -> float:
-        """The value of ``"beta"`` or ``"threshold"`` now: learned, or as given."""
-        return float(self.params[key].value) if key in self.params else getattr(self, key)
+    def current(self, name: str) -> np.ndarray:
+        """The value of an option that is a number, now: learned, or as given; float64."""
+        value = self.params[name].value if name in self.params else getattr(self, name)
+        return np.asarray(value, np.float64)
 
-    def snntorch_constants(self) -> dict[str, float]:
+    def output_shape(self, shape):
+        for name in self.number_names():
+            if self._broadcast(name, shape) is None:
+                found = np.shape(getattr(self, name))
+                raise ValueError(f"layer {self.name} ({self!r}): {name} of shape {found} does not fit samples of shape {shape}")
+        if self.inhibition and len(shape) != 1:
+            raise self.refuse("samples of shape (F,), since it has inhibition", shape)
+        return shape
+
+    def _broadcast(self, name, shape) -> np.ndarray | None:
+        """-> the option over a sample of ``shape``, or None if it does not fit."""
+        try:
+            return np.broadcast_to(self.current(name), shape)
+        except ValueError:
+            return None
+
+    def number_names(self) -> list[str]:
+        """Options that are numbers and may be arrays or parameters."""
+        return ["threshold", "graded_spikes_factor", *self.own_names]
+
+    own_names: tuple[str, ...] = ()
+
+    def snntorch_constants(self) -> dict[str, np.ndarray | float]:
         """What snnTorch's state dict holds for such a neuron, parameters aside."""
-        constants = {
-            "beta": self.beta,
-            "threshold": self.threshold,
-            "graded_spikes_factor": 1.0,
-            "reset_mechanism_val": float(RESETS.index(self.reset_mechanism)),
-        }
+        constants = {name: getattr(self, name) for name in self.number_names()}
+        constants["reset_mechanism_val"] = float(RESETS.index(self.reset_mechanism))
         return {key: value for key, value in constants.items() if key not in self.params}
 
-    def recomputes(self, static: bool) -> bool:
-        """May backward compute the membrane again, by (8), instead of keeping it? ``static``: the current is constant."""
-        return static and not self.params
+    # ---------------------------------------------------------------------------------------------- what the loops take
 
-    def options(self) -> tuple[float, float, str, Surrogate]:
-        """-> beta, threshold, reset and surrogate as the operations take them."""
-        return min(max(self.current("beta"), 0.0), 1.0), self.current("threshold"), self.reset_mechanism, self.spike_grad
+    def own(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """-> the neuron's own rows of ``params``, from its options; equal to its options unless it says otherwise."""
+        return [np.clip(values[name], 0, 1) if name in self.decays else values[name] for name in self.own_names]
+
+    def own_backward(self, values: dict[str, np.ndarray], down: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """Gradients of the own rows of ``params`` -> gradients of the options; a clamp passes them inside, bounds included."""
+        return {name: gradient * self._inside(values, name) for name, gradient in zip(self.own_names, down, strict=True)}
+
+    def _inside(self, values, name):
+        return (values[name] >= 0) & (values[name] <= 1) if name in self.decays else 1.0
+
+    @property
+    def graded(self) -> bool:
+        return "graded_spikes_factor" in self.learned or bool(np.any(self.current("graded_spikes_factor") != 1))
+
+    @property
+    def model(self) -> Model:
+        return Model(self.neuron, self.reset_mechanism, self.spike_grad, self.reset_delay, self.inhibition, graded=self.graded)
+
+    @property
+    def state_rows(self) -> int:
+        """Numbers that each neuron carries from step to step."""
+        return len(self.model.states)
+
+    def plain(self) -> tuple[float, float, str, Surrogate] | None:
+        """-> (beta, threshold, reset, surrogate) of a Leaky with nothing learned and no further option, else None.
+
+        Such a neuron may be fused with a convolution, and computes its membrane again instead of keeping it.
+        """
+        return None
+
+    @property
+    def emits_bits(self) -> bool:
+        return not self.graded
 
     def prepare(self, ops, plan):
-        return plan.packs, self.options()
+        F = int(np.prod(plan.shape))
+        numbers = {name: self.current(name) for name in self.number_names()}
+        wide = self.inhibition or any(value.ndim for value in numbers.values())
+        values = {
+            name: _flat(np.broadcast_to(value, plan.shape)) if wide else value.reshape(1) for name, value in numbers.items()
+        }  # fmt: skip
+        one = np.ones(F if wide else 1)
+        common = [values["threshold"], values["graded_spikes_factor"], values.get("V", one)]
+        params = np.array([row * one for row in (*common, *self.own(values))]).astype(plan.dtype)
+        return Prepared(self.model, params, values, plan.shape, plan.packs, plan.recomputes)
+
+    # ---------------------------------------------------------------------------------------------- running
 
     def forward(self, ops, prepared, x, run):
         if isinstance(x, Fired):
-            return x.spikes, Kept(x.membrane, x.spikes.shape)
-        packs, options = prepared
-        T, shape = run.num_steps, x.shape[1:]
-        if packs:
-            current = x.reshape(len(x), -1)
-            keep = not self.recomputes(len(x) == 1) or run.records
-            words, membrane = ops.leaky_forward_words(current, T, *options, keep)
-            kept = Kept(membrane, x.shape) if keep else Kept(None, x.shape, current)
-            return SpikeWords(words.reshape(len(words), *shape), T), kept
-        spikes, membrane = ops.leaky_forward(x.reshape(len(x), -1), T, *options, smooth=run.smooth, **run.frozen(self))
-        return spikes.reshape(T, *shape), Kept(membrane, x.shape)
+            return x.spikes, Kept(Trajectory(x.membrane), x.spikes.shape, prepared.params)
+        T, shape, rows = run.num_steps, x.shape[1:], x.reshape(len(x), -1)
+        keep = not prepared.recomputes or run.records
+        spikes, trajectory = ops.neuron_forward(
+            prepared.model, rows, T, prepared.params, run.states.get(self.name), run.smooth, prepared.packs, keep,
+            self._learns_own, **run.frozen(self),
+        )  # fmt: skip
+        kept = Kept(
+            trajectory, x.shape, prepared.params, rows if self._reads_input or not keep else None, run.smooth, run.truncate
+        )
+        if prepared.packs:
+            return SpikeWords(spikes.reshape(len(spikes), *shape), T), kept
+        return spikes.reshape(T, *shape), kept
+
+    @property
+    def _learns_own(self) -> bool:
+        return any(name in self.own_names for name in self.learned)
+
+    @property
+    def _reads_input(self) -> bool:
+        return self._learns_own and self.model.scalar.READS_INPUT
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):
         """As in ``Layer``; ``dmembrane`` (T, B, ...) or None is dL/dmembrane from outside, and ``dy`` may be None then."""
         if isinstance(dy, Awaited):
-            return ops.conv2d_leaky_backward(dy, kept.current, *prepared[1]).reshape(kept.input_shape)
-        if kept.current is not None:
-            rows = dy.reshape(len(dy), -1)
-            return ops.leaky_backward_static(rows, kept.current, *prepared[1]).reshape(kept.input_shape)
-        steps = kept.input_shape[0]
+            return ops.conv2d_leaky_backward(dy, kept.x, *self.plain()).reshape(kept.shape)
+        if kept.trajectory is None:
+            return ops.leaky_backward_static(dy.reshape(len(dy), -1), kept.x, *self.plain()).reshape(kept.shape)
         rows = [None if d is None else d.reshape(len(d), -1) for d in (dy, dmembrane)]
-        dbeta = grads.get("beta")
-        if dbeta is not None and not 0 <= self.current("beta") <= 1:
-            dbeta = None  # outside, the clamp is flat
-        gradients = dbeta, grads.get("threshold")
-        return ops.leaky_backward(*rows, kept.membrane, steps, *prepared[1], *gradients).reshape(kept.input_shape)
+        dx, dparams = ops.neuron_backward(
+            prepared.model, *rows, kept.trajectory, kept.shape[0], prepared.params, kept.x, self._wanted(prepared.model),
+            kept.truncate, smooth=kept.smooth,
+        )  # fmt: skip
+        self._add(prepared, dparams, grads)
+        return dx.reshape(kept.shape)
+
+    def _wanted(self, model: Model) -> tuple[bool, ...]:
+        """Which rows of dparams are wanted: none without anything learned."""
+        if not self.learned:
+            return ()
+        return tuple(name in self.learned for name in COMMON) + (self._learns_own,) * len(model.scalar.PARAMS)
+
+    def _add(self, prepared: Prepared, dparams, grads) -> None:
+        """dparams (P, 1 or F) -> added to the gradients of the options that are learned."""
+        if dparams is None:
+            return
+        down = dict(zip(COMMON, dparams, strict=False)) | self.own_backward(prepared.values, list(dparams[len(COMMON) :]))
+        for name in self.learned:
+            grads[name] += _fold(down[name], prepared.shape, grads[name].shape).astype(grads[name].dtype)
 
     def choices(self, kept):
-        return {"flags": kept.membrane[:-1] > kept.membrane.dtype.type(self.current("threshold"))}
+        m, threshold = kept.membrane, np.tile(kept.params[0], kept.membrane.shape[1] // kept.params.shape[1])
+        chosen = {"flags": m[:-1] > threshold}
+        if self.inhibition:
+            u = kept.trajectory.before if len(kept.trajectory.before) else m[1:]
+            above = (u - threshold).reshape(len(u), -1, kept.params.shape[1])
+            winners = np.arange(above.shape[2]) == above.argmax(2)[..., None]
+            chosen["winners"] = winners.reshape(u.shape).astype(m.dtype)
+        return chosen
+
+
+class Leaky(Neuron):
+    """Leaky integrate-and-fire neuron, snnTorch's ``Leaky``; derived in ``spikeflow.ops.neurons.leaky``.
+
+    Parameters
+    ----------
+    beta : float or array
+        Decay of the membrane per time step, clamped to [0, 1] in forward.
+    threshold, spike_grad, reset_mechanism, **common
+        As for every ``Neuron``.
+    learn_beta : bool
+    reset_delay : bool
+        A spike resets the membrane one step later (True), or in its own step.
+    """
+
+    neuron, own_names, decays = "leaky", ("beta",), ("beta",)
+
+    def __init__(
+        self, beta, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract",
+        learn_beta: bool = False, learn_threshold: bool = False, reset_delay: bool = True, **common,
+    ):  # fmt: skip
+        super().__init__(threshold, spike_grad, reset_mechanism, learn_threshold, **common)
+        self._numbers("beta", beta, learn_beta, 0, 1)
+        self.reset_delay = bool(reset_delay)
+
+    def plain(self):
+        numbers = [self.current(name) for name in ("beta", "threshold")]
+        if self.learned or self.graded or self.inhibition or not self.reset_delay or any(number.ndim for number in numbers):
+            return None
+        return float(numbers[0]), float(numbers[1]), self.reset_mechanism, self.spike_grad
+
+
+class LeakyIntegrator(Neuron):
+    """A membrane that leaks and integrates and never fires, to be read out; derived in
+    ``spikeflow.ops.neurons.leaky_integrator``.
+
+    Its spikes are zeros. It can only be the last layer.
+
+    Parameters
+    ----------
+    beta : float or array
+        Decay of the membrane per time step, clamped to [0, 1] in forward.
+    learn_beta : bool
+    """
+
+    neuron, own_names, decays = "leaky_integrator", ("beta",), ("beta",)
+
+    def __init__(self, beta, learn_beta: bool = False):
+        super().__init__(reset_mechanism="none")
+        self._numbers("beta", beta, learn_beta, 0, 1)
+
+    @property
+    def model(self):
+        return Model(self.neuron, "none", self.spike_grad, fires=False)
+
+    @property
+    def emits_bits(self):
+        return False
+
+    def choices(self, kept):
+        return {}
+
+    def snntorch_constants(self):
+        return {}
+
+
+class Lapicque(Neuron):
+    """Lapicque's neuron, a resistor and a capacitor, snnTorch's ``Lapicque``; derived in ``spikeflow.ops.neurons.lapicque``.
+
+    Parameters
+    ----------
+    beta : float or array, optional
+        Decay of the membrane per time step, clamped to [0, 1] in forward; 1 - time_step / (R C) by default.
+    R, C : float, optional
+        Resistance in ohm and capacitance in farad. Both without ``beta``; of the two with it, the missing one follows, and R is 1
+        without either.
+    time_step : float
+        In seconds.
+    threshold, spike_grad, reset_mechanism, **common
+        As for every ``Neuron``.
+    learn_beta : bool
+        R stays what it is, and C follows.
+
+    Raises
+    ------
+    ValueError
+        Neither ``beta`` nor R and C; three that contradict each other; a decay outside [0, 1].
+    """
+
+    neuron, own_names, decays = "lapicque", ("beta",), ("beta",)
+
+    def __init__(
+        self, beta=None, R: float | None = None, C: float | None = None, time_step: float = 1.0, threshold=1.0,
+        spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract", learn_beta: bool = False, **common,
+    ):  # fmt: skip
+        super().__init__(threshold, spike_grad, reset_mechanism, **common)
+        for name, value in (("R", R), ("C", C), ("time_step", time_step)):
+            given = value is not None
+            if given and not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+            setattr(self, name, float(value) if given else None)
+        both = R is not None and C is not None
+        if beta is None and not both:
+            raise ValueError(f"beta is needed, or R and C; got R={R!r}, C={C!r}")
+        self._numbers("beta", 1 - self.time_step / (R * C) if beta is None else beta, learn_beta, 0, 1)
+        if both and not np.allclose(self.beta, 1 - self.time_step / (R * C), rtol=0, atol=1e-6):
+            raise ValueError(f"beta={beta} contradicts 1 - time_step / (R C) = {1 - self.time_step / (R * C):g}; leave one out")
+        if C is not None and np.any(np.asarray(self.beta) == 1):
+            raise ValueError("beta must be below 1 where C is given: R = time_step / (C (1 - beta))")
+
+    @property
+    def resistance(self) -> float | np.ndarray:
+        """R in ohm."""
+        if self.R is None and self.C is not None:
+            return self.time_step / (self.C * (1 - np.asarray(self.beta)))
+        return 1.0 if self.R is None else self.R
+
+    def own(self, values):
+        beta = np.clip(values["beta"], 0, 1)
+        return [beta, self.resistance * (1 - beta)]
+
+    def own_backward(self, values, down):
+        dbeta, dgain = down
+        return {"beta": (dbeta - self.resistance * dgain) * self._inside(values, "beta")}
+
+
+class Synaptic(Neuron):
+    """Neuron with a synaptic current that decays on its own, snnTorch's ``Synaptic``; see ``spikeflow.ops.neurons.synaptic``.
+
+    Parameters
+    ----------
+    alpha, beta : float or array
+        Decay of the synaptic current, and of the membrane, per time step; clamped to [0, 1] in forward.
+    threshold, spike_grad, reset_mechanism, **common
+        As for every ``Neuron``.
+    learn_alpha, learn_beta : bool
+    reset_delay : bool
+        A spike resets the membrane one step later (True), or in its own step.
+    """
+
+    neuron, own_names, decays = "synaptic", ("alpha", "beta"), ("alpha", "beta")
+
+    def __init__(
+        self, alpha, beta, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract",
+        learn_alpha: bool = False, learn_beta: bool = False, reset_delay: bool = True, **common,
+    ):  # fmt: skip
+        super().__init__(threshold, spike_grad, reset_mechanism, **common)
+        self._numbers("alpha", alpha, learn_alpha, 0, 1)
+        self._numbers("beta", beta, learn_beta, 0, 1)
+        self.reset_delay = bool(reset_delay)
+
+
+class Alpha(Neuron):
+    """Neuron whose membrane answers a spike by an alpha function, snnTorch's ``Alpha``; see ``spikeflow.ops.neurons.alpha``.
+
+    Parameters
+    ----------
+    alpha, beta : float or array
+        Decay of the exciting and of the inhibiting current per time step: 0 <= beta < alpha <= 1.
+    threshold, spike_grad, reset_mechanism, **common
+        As for every ``Neuron``, but for the default reset, "zero".
+    learn_alpha, learn_beta : bool
+
+    Raises
+    ------
+    ValueError
+        alpha is not above beta, here or, where they are learned, when the network runs.
+    """
+
+    neuron, own_names, decays = "alpha", ("alpha", "beta"), ("alpha", "beta")
+
+    def __init__(
+        self, alpha, beta, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "zero",
+        learn_alpha: bool = False, learn_beta: bool = False, **common,
+    ):  # fmt: skip
+        super().__init__(threshold, spike_grad, reset_mechanism, **common)
+        self._numbers("alpha", alpha, learn_alpha, 0, 1)
+        self._numbers("beta", beta, learn_beta, 0, 1)
+        self._check_order(np.asarray(self.alpha), np.asarray(self.beta))
+
+    def _check_order(self, alpha, beta) -> None:
+        if np.any(alpha <= beta):
+            raise ValueError(f"alpha must be greater than beta, got alpha={alpha}, beta={beta}")
+
+    def own(self, values):
+        alpha, beta = (np.clip(values[name], 0, 1) for name in self.own_names)
+        self._check_order(alpha, beta)
+        with np.errstate(divide="ignore"):  # at beta = 0: tau = 1
+            return [alpha, beta, np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1]
+
+    def own_backward(self, values, down):
+        dalpha, dbeta, dtau = down
+        alpha, beta = (np.clip(values[name], 0, 1) for name in self.own_names)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a, b = np.log(alpha), np.log(beta)
+            slopes = b / (alpha * (b - a) ** 2), np.where(beta > 0, -a / (beta * (b - a) ** 2), 0.0)  # (9) of alpha
+        return {
+            "alpha": (dalpha + dtau * np.nan_to_num(slopes[0])) * self._inside(values, "alpha"),
+            "beta": (dbeta + dtau * slopes[1]) * self._inside(values, "beta"),
+        }
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Numbers over a sample, channel first -> (F,) in the order of the engine, channel last."""
+    return (np.moveaxis(values, 0, -1) if values.ndim == 3 else values).reshape(-1)
+
+
+def _fold(gradient: np.ndarray, shape: tuple[int, ...], wanted: tuple[int, ...]) -> np.ndarray:
+    """(1,) or (F,) over samples of ``shape`` -> summed to the ``wanted`` shape, which broadcasts to ``shape``."""
+    if gradient.shape == (1,):
+        return gradient.reshape(wanted)
+    full = np.moveaxis(gradient.reshape(*shape[1:], shape[0]), -1, 0) if len(shape) == 3 else gradient.reshape(shape)
+    lead = full.ndim - len(wanted)
+    summed = full.sum(tuple(range(lead)))
+    return summed.sum(tuple(i for i, n in enumerate(wanted) if n == 1), keepdims=True).reshape(wanted)

@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import llvmlite
+import llvmlite.binding
 import numba
 from numba.core import config
 from numba.core.bytecode import FunctionIdentity
@@ -33,6 +33,7 @@ from numba.core.serialize import dumps
 
 __all__ = ["UNKNOWN", "cache_folder", "inline", "kernel"]
 
+llvmlite.binding.set_option("", "--runtime-memory-check-threshold=128")
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 UNKNOWN = object()  # in a kernel's key: something whose code we cannot name
 

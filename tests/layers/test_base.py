@@ -34,7 +34,7 @@ def test_config_round_trip_through_json(layer):
 @pytest.mark.parametrize(
     "config, message",
     [
-        ({"type": "Conv3d"}, "unknown layer 'Conv3d'; known are Conv2d, Flatten, Leaky, Linear, MaxPool2d"),
+        ({"type": "Conv3d"}, "unknown layer 'Conv3d'; known are Conv2d, Flatten, Linear, MaxPool2d, Alpha, Lapicque, Leaky, "),
         ({}, "unknown layer None"),
         ({"type": "Linear", "in_features": 3}, "layer Linear: .*out_features"),
         ({"type": "Flatten", "axis": 1}, "layer Flatten: .*axis"),

@@ -8,6 +8,7 @@ SCRIPT = """
 import numpy as np
 
 from spikeflow import backends, surrogate
+from spikeflow.ops.neurons.model import Model
 
 ops, one = backends.load("cpu"), np.float32(1)
 images = lambda *shape: np.ones(shape, np.float32)
@@ -29,10 +30,19 @@ for shape in ((1, 3, 3, 1), (2, 5, 8, 17)):
     y, winner = ops.max_pool2d_forward(images(*shape), 3, 2)
     ops.max_pool2d_backward(y, winner, shape, 3, 2)
 
-neuron = 0.5, 1.0, "subtract", surrogate.atan()
-for steps, M in ((1, 1), (5, 511), (1, 1025)):
-    spikes, membrane = ops.leaky_forward(images(steps, M), 5, *neuron)
-    ops.leaky_backward(spikes, None, membrane, steps, *neuron, np.zeros(1), np.zeros(1))
+atan = surrogate.atan()
+models = [
+    Model("leaky", "subtract", atan), Model("synaptic", "zero", atan, reset_delay=False, inhibition=True, graded=True),
+    Model("alpha", "zero", atan), Model("rsynaptic", "subtract", atan, feedback=True),
+]
+for model in models:
+    P = len(model.params)
+    for steps, M, F in ((1, 1, 1), (5, 511, 1), (1, 1025, 1), (5, 1030, 515)):
+        x, params, learns = images(steps, M), images(P, F) / 2, (True,) * P
+        state, carry = (np.zeros((len(model.states), M), np.float32) for _ in range(2))
+        spikes, kept = ops.neuron_forward(model, x, 5, params, state, keep_states=True)
+        ops.neuron_backward(model, spikes, spikes, kept, steps, params, x, learns, 2, carry)
+words, _ = ops.neuron_forward(Model("leaky", "subtract", atan), images(1, 1025), 70, images(4, 1) / 2, words=True, keep=False)
 
 print("all inside")
 try:  # and a kernel that leaves its array is noticed

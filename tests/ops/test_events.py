@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from leaky_ops import leaky_forward
 from spikes import draw_spikes, dyadic, merge, pack
 
 import spikeflow as sf
@@ -283,8 +284,8 @@ def test_whole_numbers_cost_no_more_than_single_precision():
 @pytest.mark.parametrize("static", [True, False], ids=["static", "sequence"])
 def test_a_neuron_s_words_hold_its_spikes(reset, T, static):
     x = np.random.default_rng(T).normal(0.5, 1, (1 if static else T, 700)).astype(np.float32)
-    spikes, membrane = CPU.leaky_forward(x, T, 0.9, 1.0, reset, surrogate.atan())
-    words, same = CPU.leaky_forward_words(x, T, 0.9, 1.0, reset, surrogate.atan())
+    spikes, membrane = leaky_forward(CPU, x, T, 0.9, 1.0, reset, surrogate.atan())
+    words, same = leaky_forward(CPU, x, T, 0.9, 1.0, reset, surrogate.atan(), words=True)
     assert np.array_equal(words, pack(spikes).words) and np.array_equal(membrane, same) and 0 < spikes.mean() < 1
     assert np.array_equal(SpikeWords(words, T).dense(np.float32), spikes)
 

@@ -6,6 +6,7 @@ sums that follow each other, float64 as many of 1e-16.
 
 import numpy as np
 import pytest
+from leaky_ops import leaky_backward, leaky_forward
 from spikes import draw_spikes, merge, pack
 
 from spikeflow import backends, surrogate
@@ -26,7 +27,7 @@ def composed(spikes, packed, bias, stride, padding, pool, neuron):
     y = CPU.conv2d_forward_events(pack(spikes), packed, bias, stride, padding)
     pooled, winner = CPU.max_pool2d_forward(merge(y), *pool)
     T = len(spikes)
-    words, membrane = CPU.leaky_forward_words(pooled.reshape(T, -1), T, *neuron)
+    words, membrane = leaky_forward(CPU, pooled.reshape(T, -1), T, *neuron, words=True)
     return words, membrane, winner, y.shape
 
 
@@ -64,10 +65,10 @@ def test_convolution_pool_and_neuron_at_once_equal_the_three_bit_for_bit(O, dtyp
 def test_the_gradient_forward_in_time_is_the_one_backward_in_time(reset, dtype, T):
     rng, neuron = np.random.default_rng(T), (0.9, 0.8, reset, RESETS[reset])
     current = rng.normal(0.3, 0.5, (1, 1100)).astype(dtype)  # three slices of neurons, the last one short
-    spikes, membrane = CPU.leaky_forward(current, T, *neuron)
+    spikes, membrane = leaky_forward(CPU, current, T, *neuron)
     assert 0 < spikes.mean() < 1
     dspikes = rng.normal(size=spikes.shape).astype(dtype)
-    expected = CPU.leaky_backward(dspikes, None, membrane, 1, *neuron, None, None)
+    expected = leaky_backward(CPU, dspikes, None, membrane, 1, *neuron, None, None)
     assert_close(CPU.leaky_backward_static(dspikes, current, *neuron), expected)
 
 
@@ -84,7 +85,7 @@ FUSED = [
 def test_neuron_and_convolution_backward_at_once_equal_the_two(dtype, T, B, H, W, C, O, K, stride, pool_stride, reset):
     rng, neuron = np.random.default_rng(T), (0.9, 0.8, reset, RESETS[reset])
     current = rng.normal(0.1, 0.4, (1, B * H * W * C)).astype(dtype)
-    words, membrane = CPU.leaky_forward_words(current, T, *neuron)
+    words, membrane = leaky_forward(CPU, current, T, *neuron, words=True)
     spikes = SpikeWords(words.reshape(-1, B, H, W, C), T)
     assert 0 < spikes.dense(np.float32).mean() < 1
     packed = CPU.conv2d_pack(rng.normal(0, 0.3, (O, C, K, K)).astype(dtype))
@@ -96,7 +97,7 @@ def test_neuron_and_convolution_backward_at_once_equal_the_two(dtype, T, B, H, W
 
     dcurrent = CPU.conv2d_leaky_backward(Awaited(dy, spikes, packed, stride, ours), current, *neuron)
     dx = CPU.conv2d_backward_events(dy, spikes, packed, stride, 0, theirs, None, True)
-    expected = CPU.leaky_backward(dx.reshape(T, -1), None, membrane, 1, *neuron, None, None)
+    expected = leaky_backward(CPU, dx.reshape(T, -1), None, membrane, 1, *neuron, None, None)
     assert_close(dcurrent, expected)
     assert_close(ours, theirs)
     assert not np.array_equal(ours, before)

@@ -304,7 +304,7 @@ def _make_fire(V, reset):
             for t in range(d * WORD, min(T, d * WORD + WORD)):
                 bit, at = np.uint64(t % WORD), U(t * V)
                 for o in range(V):  # of literal length, over arrays that are nobody else's: whole vectors
-                    state[o] = step(state[o], currents[at + U(o)], beta, threshold)
+                    state[o] = step((state[o],), currents[at + U(o)], state[o] > threshold, threshold, (beta,))[0]
                     word[o] |= np.uint64(state[o] > threshold) << bit
                 for o in range(count):
                     flat[U((t + 1) * image + place + o)] = state[U(o)]

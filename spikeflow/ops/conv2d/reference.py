@@ -23,7 +23,7 @@ def conv2d_forward(x, weight, bias, stride, padding):
 
 
 def conv2d_backward(dy, x, weight, stride, padding, dweight, dbias, input_grad):
-    """dy (N, H', W', O), x (N, H, W, C) -> dx (N, H, W, C) or None; adds into dweight and dbias."""
+    """dy (N, H', W', O), x (N, H, W, C) -> dx (N, H, W, C) or None; adds into dweight and dbias, where given."""
     N, H, W, C = x.shape
     x = _pad(x, padding)
     O, C, K, _ = weight.shape
@@ -34,7 +34,8 @@ def conv2d_backward(dy, x, weight, stride, padding, dweight, dbias, input_grad):
     for k in range(K):
         for l in range(K):
             tap = _tap(k, l, dy.shape[1], dy.shape[2], stride)
-            dweight[:, :, k, l] += flat_dy.T @ x[tap].reshape(-1, C)  # (3)
+            if dweight is not None:
+                dweight[:, :, k, l] += flat_dy.T @ x[tap].reshape(-1, C)  # (3)
             if input_grad:
                 dx[tap] += dy @ weight[:, :, k, l]  # (4)
     return dx[:, padding : padding + H, padding : padding + W] if input_grad else None

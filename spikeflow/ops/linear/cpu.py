@@ -16,7 +16,8 @@ def linear_forward(x, packed, bias):
 
 
 def linear_backward(dy, x, packed, dweight, dbias, input_grad):
-    """dy (N, O), x (N, F) -> dx (N, F) or None; adds into dweight and dbias."""
+    """dy (N, O), x (N, F) -> dx (N, F) or None; adds into dweight and dbias, where given."""
     images = dy[:, None, None, :], x[:, None, None, :]
-    dx = conv2d_backward(*images, packed, 1, 0, dweight[:, :, None, None], dbias, input_grad)
+    dweight = None if dweight is None else dweight[:, :, None, None]
+    dx = conv2d_backward(*images, packed, 1, 0, dweight, dbias, input_grad)
     return dx[:, 0, 0] if input_grad else None

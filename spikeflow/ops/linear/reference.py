@@ -15,8 +15,9 @@ def linear_forward(x, weight, bias):
 
 
 def linear_backward(dy, x, weight, dweight, dbias, input_grad):
-    """dy (N, O), x (N, F) -> dx (N, F) or None; adds into dweight and dbias."""
+    """dy (N, O), x (N, F) -> dx (N, F) or None; adds into dweight and dbias, where given."""
     if dbias is not None:
         dbias += dy.sum(0)  # (2)
-    dweight += dy.T @ x  # (3)
+    if dweight is not None:
+        dweight += dy.T @ x  # (3)
     return dy @ weight if input_grad else None  # (4)

@@ -1,8 +1,12 @@
-"""The loop over time of every neuron on the CPU, forward and backward, made for a neuron's scalar step by a factory.
+"""The loops over time of all neurons on the CPU, forward and backward, made for a neuron's scalar step by a factory.
 
-M neurons advance side by side. A slice of CHUNK of them goes through all time steps before the next slice starts, so that their
-state stays in the first-level cache; inside, the loop over neurons compares, multiplies and adds whole vectors. Multiplications
-and additions are rounded one by one, in PyTorch's order: a fused multiply-add would move membranes across the threshold.
+M neurons advance side by side. A slice of CHUNK of them goes through all time steps before the next slice starts, so that what
+they carry from step to step stays in the first-level cache: as rows of ``room``, one array for all, whose rows LLVM can tell
+apart. Inside, the loop over neurons compares, multiplies and adds whole vectors. In forward, multiplications and additions are
+rounded one by one, in PyTorch's order: a fused multiply-add would move membranes across the threshold.
+
+A neuron's state is a tuple of numbers, its membrane the last; its step, and its parameters behind those of ``model.COMMON``, are
+in its folder. Equations (S1) to (S10) are those of ``step.py``.
 """
 
 from __future__ import annotations
@@ -15,66 +19,75 @@ from ..events import WORD
 from ..jit import UNKNOWN, inline, kernel
 from ..simd import empty, zeros
 from .leaky import scalar as leaky_scalar
+from .model import COMMON, Model, Trajectory, scalar
+from .step import make_step, make_step_backward, resets_at_once
 
 ZERO, ONE = np.float32(0), np.float32(1)
-CHUNK = 512  # neurons; five float32 rows of them take 10 KB
+CHUNK = 512  # neurons; a float32 row of them takes 2 KB
+U = np.uintp
 
 
-def leaky_forward(x, num_steps, beta, threshold, reset, surrogate, smooth=False):
-    """x (T or 1, M) -> spikes (T, M), membrane (T + 1, M) whose row t + 1 is m[t] and row 0 is m[-1] = 0.
+def neuron_forward(model: Model, x, num_steps, params, state=None, smooth=False, words=False, keep=True, keep_states=False):
+    """x (T or 1, M) -> spikes (T, M), or with ``words`` (T / 64, M) uint64, bit t of a neuron's word its spike at t; Trajectory.
 
-    One row of x is a constant current. ``smooth`` runs the surrogate's primitive in place of the step: the smooth twin.
+    One row of x is a constant current. params (P, 1), or (P, F) for M / F samples of F features. ``state`` (S, M), zeros by
+    default, is what is carried into the first step, and then, in place, out of the last. ``smooth`` runs the surrogate's
+    primitive in place of the step: the smooth twin. ``keep_states``: the gradients of the neuron's own parameters will be
+    wanted.
     """
-    M = x.shape[1]
-    membrane, spikes = empty((num_steps + 1, M), x.dtype), empty((num_steps, M), x.dtype)
-    membrane[0] = 0
-    params, constants = numbers(x.dtype, beta, threshold), numbers(x.dtype, *surrogate.constants)
-    code = (surrogate.cache_key or UNKNOWN) if smooth else None
-    make_forward(reset, code, surrogate.primitive, False, True)(x, num_steps, *params, constants, membrane, spikes)
-    return spikes, membrane
+    M, dtype = x.shape[1], x.dtype
+    S = len(model.scalar.STATES)
+    keep_states = keep_states and keep and S > 1
+    spikes = zeros((-(-num_steps // WORD), M), np.uint64) if words else (empty if model.fires else zeros)((num_steps, M), dtype)
+    membrane = empty((num_steps + 1 if keep else 0, M), dtype)
+    before = empty((num_steps if keep and resets_at_once(model.key) else 0, M), dtype)
+    states = empty((S - 1 if keep_states else 0, num_steps + 1, M), dtype)
+    fed_back = state[S].copy() if model.feedback and state is not None else np.zeros(M if model.feedback else 0, dtype)
+    state = np.empty((0, 0), dtype) if state is None else state
+    code = (model.surrogate.cache_key or UNKNOWN) if smooth else None
+    loop = make_forward(model.key, code, model.surrogate.primitive, words, keep, keep_states, params.shape[1] > 1)
+    loop(x, num_steps, params, numbers(dtype, *model.surrogate.constants), state, membrane, before, states, spikes)
+    return spikes, Trajectory(membrane, before, states if keep_states else None, fed_back) if keep else None
 
 
-def leaky_forward_words(x, num_steps, beta, threshold, reset, surrogate, keep=True):
-    """As ``leaky_forward``, the spikes as words (T / 64, M) uint64: bit t of a neuron's word is its spike at step t.
+def neuron_backward(
+    model: Model, dspikes, dmembrane, trajectory, input_steps, params, x=None, learns=(), truncate=None, carry=None, smooth=False
+):  # fmt: skip
+    """dspikes, dmembrane (T, M) or None -> dx (input_steps, M), dparams (P, 1 or F) float64.
 
-    Unless ``keep``, membrane is (2, M), of no meaning: ``leaky_backward_static`` computes it again.
+    ``learns``: which rows of dparams are wanted, P flags; none without it, and dparams is None. x is the forward pass's, for
+    neurons whose own parameters' gradients read it. ``carry`` (S, M) is what comes back in time from the step behind the last,
+    zeros by default, and then, in place, what goes to the step before the first. ``truncate`` = K: nothing is carried across the
+    steps K, 2 K, ...
     """
-    M = x.shape[1]
-    membrane, words = empty((num_steps + 1 if keep else 2, M), x.dtype), zeros((-(-num_steps // WORD), M), np.uint64)
-    membrane[0] = 0
-    params, constants = numbers(x.dtype, beta, threshold), numbers(x.dtype, *surrogate.constants)
-    make_forward(reset, None, surrogate.primitive, True, keep)(x, num_steps, *params, constants, membrane, words)
-    return words, membrane
-
-
-def leaky_backward(dspikes, dmembrane, membrane, input_steps, beta, threshold, reset, surrogate, dbeta, dthreshold):
-    """dspikes, dmembrane (T, M) or None, membrane (T + 1, M) -> dx (input_steps, M); adds into dbeta, dthreshold (1,) or None."""
-    dtype = membrane.dtype
-    none = np.empty((0, 0), dtype)
-    static = input_steps < len(membrane) - 1
-    dx = (zeros if static else empty)((input_steps, membrane.shape[1]), dtype)
-    params, constants = numbers(dtype, beta, threshold), numbers(dtype, *surrogate.constants)
-    learns = dbeta is not None or dthreshold is not None
-    given = learns, dspikes is not None, dmembrane is not None
-    loop = make_backward(reset, surrogate.cache_key or UNKNOWN, surrogate.derivative, static, *given)
-    dparams = np.zeros(2)
+    membrane, before, states, fed_back = trajectory
+    dtype, none = membrane.dtype, np.empty((0, 0), membrane.dtype)
+    T, M = len(membrane) - 1, membrane.shape[1]
+    static = input_steps < T
+    dx = (zeros if static else empty)((input_steps, M), dtype)
+    dparams = np.zeros(params.shape if learns else (0, 0))
+    code = model.surrogate.cache_key or UNKNOWN
+    learns, own = tuple(learns), any(learns[len(COMMON) :])
+    reads = own and states is not None, own and x is not None and model.scalar.READS_INPUT
+    smooth = smooth and model.fires and (resets_at_once(model.key) or any(learns[1:3]))
+    given = dspikes is not None and model.fires, dmembrane is not None
+    functions = model.surrogate.primitive, model.surrogate.derivative
+    loop = make_backward(model.key, code, *functions, smooth, static, learns, *reads, *given, params.shape[1] > 1)
+    arrays = [none if array is None else array for array in (dspikes, dmembrane, membrane, before)]
     loop(
-        none if dspikes is None else dspikes,
-        none if dmembrane is None else dmembrane,
-        membrane, *params, constants, dx, dparams,
+        *arrays, states if reads[0] else np.empty((0, 0, 0), dtype), x if reads[1] else none,
+        np.empty(0, dtype) if fed_back is None else fed_back, params, numbers(dtype, *model.surrogate.constants), truncate or T,
+        none if carry is None else carry, dx, dparams,
     )  # fmt: skip
-    for gradient, total in zip((dbeta, dthreshold), dparams, strict=True):
-        if gradient is not None:
-            gradient += dtype.type(total)
-    return dx
+    return dx, dparams if learns else None
 
 
 def leaky_backward_static(dspikes, x, beta, threshold, reset, surrogate):
-    """dspikes (T, M), the constant current x (1, M) -> dx (1, M), by (8): nothing but x is needed from forward."""
+    """dspikes (T, M), the constant current x (1, M) -> dx (1, M), by (8) of ``leaky``: nothing but x is needed from forward."""
     dx = empty(x.shape, x.dtype)
-    params, constants = numbers(x.dtype, beta, threshold), numbers(x.dtype, *surrogate.constants)
+    constants = numbers(x.dtype, *surrogate.constants)
     loop = make_backward_static(reset, surrogate.cache_key or UNKNOWN, surrogate.derivative)
-    loop(dspikes, x, *params, constants, dx)
+    loop(dspikes, x, *numbers(x.dtype, beta, threshold), constants, dx)
     return dx
 
 
@@ -84,76 +97,236 @@ def numbers(dtype, *values):
 
 
 @functools.cache
-def make_forward(reset, smooth, primitive, packs, keep):
-    """-> the loop of (1) to (3).
-
-    ``smooth`` names the surrogate whose primitive replaces H, or is None; ``packs``: spikes come out as bits of words; ``keep``:
-    membrane has a row for each step, else one row that each step overwrites.
-    """
-    step, primitive = inline(leaky_scalar.RESETS[reset][0]), inline(primitive)
-
-    @kernel(reset, smooth, packs, keep)
-    def leaky_forward_kernel(x, T, beta, threshold, constants, membrane, spikes):
-        """x (T or 1, M) -> membrane (T + 1, M) but its row 0, spikes (T, M), or words (T / 64, M) that come as zeros."""
-        steps, M = x.shape
-        for lo in range(0, M, CHUNK):
-            hi = min(lo + CHUNK, M)
-            for t in range(T):
-                current, s, bit = x[min(t, steps - 1), lo:hi], spikes[t // WORD if packs else t, lo:hi], np.uint64(t % WORD)
-                previous, m = membrane[t if keep else 0, lo:hi], membrane[t + 1 if keep else 0, lo:hi]
-                for n in range(hi - lo):
-                    # ``m``, not ``previous``, where they are one row: a row under two names is not vectorised.
-                    m[n] = step(previous[n] if keep else m[n], current[n], beta, threshold)  # (1), (2)
-                    if smooth is not None:
-                        s[n] = primitive(m[n] - threshold, constants)
-                    elif packs:
-                        s[n] |= np.uint64(m[n] > threshold) << bit  # (3)
-                    else:
-                        s[n] = m[n] > threshold  # (3)
-
-    return leaky_forward_kernel
+def make_load(count):
+    """-> load(room, size, n): the tuple room[n], room[n + size], room[n + 2 size], ..., ``count`` numbers."""
+    if count == 0:
+        return inline(lambda room, size, n: ())
+    rest, last = make_load(count - 1), count - 1
+    return inline(lambda room, size, n: rest(room, size, n) + (room[U(n) + U(last) * U(size)],))
 
 
 @functools.cache
-def make_backward(reset, surrogate, derivative, static, learns, has_dspikes, has_dmembrane):
-    """-> the loop of (4) to (7); ``static``: one dx for all steps; ``learns``: the parameters' gradients are wanted too."""
-    step_backward, derivative = inline(leaky_scalar.RESETS[reset][1]), inline(derivative)
+def make_store(count):
+    """-> store(room, size, n, values): the inverse of ``make_load``."""
+    if count == 0:
+        return inline(lambda room, size, n, values: None)
+    rest = make_store(count - 1)
 
-    @kernel(reset, surrogate, static, learns, has_dspikes, has_dmembrane)
-    def leaky_backward_kernel(dspikes, dmembrane, membrane, beta, threshold, constants, dx, dparams):
-        """dspikes, dmembrane (T, M) or empty, membrane (T + 1, M) -> dx (T, M), or added to (1, M); adds to dparams."""
+    def store(room, size, n, values):
+        room[U(n)] = values[0]
+        rest(room, size, U(n) + U(size), values[1:])
+
+    return inline(store)
+
+
+@functools.cache
+def make_add(wanted):
+    """-> add(room, size, n, values): as ``make_store``, but those values that are wanted are added to what is there."""
+    if not any(wanted):
+        return inline(lambda room, size, n, values: None)
+    adds, rest = wanted[0], make_add(wanted[1:])
+
+    def add(room, size, n, values):
+        if adds:
+            room[U(n)] += values[0]
+        rest(room, size, U(n) + U(size), values[1:])
+
+    return inline(add)
+
+
+def clear(a, first, count):
+    """a[first : first + count] = 0, as a loop: slices would take Numba seconds to compile."""
+    for n in range(count):
+        a[first + n] = 0
+
+
+def copy(a, i, b, j, count):
+    """a[i : i + count] = b[j : j + count]"""
+    for n in range(count):
+        a[i + n] = b[j + n]
+
+
+def spread(params, first, row, size, count, room):
+    """params (P, F) -> rows of room from ``row`` on: those of ``count`` neurons from number ``first`` on."""
+    P, F = params.shape
+    for k in range(P):
+        feature = first % F
+        for n in range(count):
+            room[(row + k) * size + n] = params[k, feature]
+            feature = feature + 1 if feature + 1 < F else 0
+
+
+@functools.cache
+def make_read(count, known):
+    """-> read(states, t, n): states[:, t, n] as a tuple, or zeros unless they are ``known``."""
+    if count == 0:
+        return inline(lambda states, t, n: ())
+    rest, last = make_read(count - 1, known), count - 1
+    return inline(lambda states, t, n: rest(states, t, n) + (states[last, U(t), U(n)] if known else ZERO,))
+
+
+@functools.cache
+def make_forward(key, smooth, primitive, packs, keep, keeps_states, vector):
+    """-> the loop over (S1) to (S6).
+
+    ``smooth`` names the surrogate whose primitive replaces H, or is None; ``packs``: spikes come out as bits of words;
+    ``vector``: each neuron has parameters of its own.
+    """
+    advance, at_once = make_step(key, smooth is not None, primitive), resets_at_once(key)
+    (S, feedback), P, inhibits, fires = carried_rows(key), param_rows(key), key[3], key[6]
+    FED, PARAMS = S, S + 1  # rows of room behind the state: z, params
+    load_state, store_state, load_params, fill = make_load(S), make_store(S), make_load(P), inline(spread)
+    zero, move = inline(clear), inline(copy)
+
+    @kernel(key, smooth, packs, keep, keeps_states, vector)
+    def neuron_forward_kernel(x, T, params, constants, state, membrane, before, states, spikes):
+        """x (T or 1, M), state (S, M) or empty -> membrane (T + 1, M), before and spikes (T, M), or words that come as zeros."""
+        steps, M = x.shape
+        size = params.shape[1] if inhibits else CHUNK
+        room = np.empty((PARAMS + P) * size, x.dtype)
+        shared, start = load_params(params.reshape(-1), params.shape[1], 0), (S - 1) * size
+        for lo in range(0, M, size):
+            count = min(size, M - lo)
+            hi = lo + count
+            if vector:
+                fill(params, lo, PARAMS, size, count, room)
+            zero(room, 0, PARAMS * size)
+            for k in range(S + feedback if len(state) else 0):
+                move(room, k * size, state[k], lo, count)
+            if keep:
+                move(membrane[0], lo, room, start, count)
+            for k in range(S - 1 if keeps_states else 0):
+                move(states[k, 0], lo, room, k * size, count)
+            for t in range(T):
+                current, s, bit = x[min(t, steps - 1), lo:hi], spikes[t // WORD if packs else t, lo:hi], np.uint64(t % WORD)
+                m = membrane[t + 1, lo:hi] if keep else current
+                u = before[t, lo:hi] if keep and at_once else current
+                winner = 0
+                if inhibits:
+                    highest = -np.inf
+                    for n in range(count):
+                        p = load_params(room, size, PARAMS * size + n) if vector else shared
+                        z = room[U(FED) * U(size) + U(n)]
+                        above = advance(load_state(room, size, n), current[n], z, True, p, constants)[1] - p[0]
+                        if above > highest:
+                            highest, winner = above, n
+                for n in range(count):
+                    p = load_params(room, size, PARAMS * size + n) if vector else shared
+                    z = room[U(FED) * U(size) + U(n)]
+                    new, compared, fired, spike = advance(load_state(room, size, n), current[n], z, n == winner, p, constants)
+                    store_state(room, size, n, new)
+                    if feedback:
+                        room[U(FED) * U(size) + U(n)] = spike
+                    if keep:
+                        m[n] = new[-1]
+                    if keep and at_once:
+                        u[n] = compared
+                    if packs:
+                        s[n] |= np.uint64(fired) << bit
+                    elif fires:
+                        s[n] = spike
+                for k in range(S - 1 if keeps_states else 0):
+                    move(states[k, t + 1], lo, room, k * size, count)
+            for k in range(S + feedback if len(state) else 0):
+                move(state[k], lo, room, k * size, count)
+
+    return neuron_forward_kernel
+
+
+@functools.cache
+def make_backward(
+    key, code, primitive, derivative, smooth, static, learns, has_states, has_x, has_dspikes, has_dmembrane, vector
+):
+    """-> the loop over (S7) to (S10), backward in time.
+
+    ``static``: one dx for all steps; ``learns``: whose gradients are wanted, a flag for each of params, or none at all;
+    ``smooth``: spikes are the primitive's.
+    """
+    retreat, at_once = make_step_backward(key, smooth, primitive, derivative), resets_at_once(key)
+    (S, feedback), P, inhibits = carried_rows(key), param_rows(key), key[3]
+    FED, PARAMS, SUMS = S, S + 1, S + 1 + P  # rows of room behind what is carried: di[t+1], params, sums of their gradients
+    load_carry, store_carry, load_params, add_sums = make_load(S), make_store(S), make_load(P), make_add(learns)
+    fill, read = inline(spread), make_read(S - 1, has_states)
+    zero, move = inline(clear), inline(copy)
+
+    @kernel(key, code, smooth, static, learns, has_states, has_x, has_dspikes, has_dmembrane, vector)
+    def neuron_backward_kernel(
+        dspikes, dmembrane, membrane, before, states, x, fed_back, params, constants, truncate, carry, dx, dparams
+    ):  # fmt: skip
+        """dspikes, dmembrane (T, M), carry (S, M), or empty -> dx (T, M), or added to (1, M); adds to dparams (P, 1 or F)."""
         T, M = membrane.shape[0] - 1, membrane.shape[1]
-        carry = np.empty(CHUNK, membrane.dtype)
-        for lo in range(0, M, CHUNK):
-            hi = min(lo + CHUNK, M)
-            carry[:] = 0  # g[T] = 0
+        F = params.shape[1]
+        size = F if inhibits else CHUNK
+        room = np.empty((SUMS + P) * size, membrane.dtype)
+        shared = load_params(params.reshape(-1), F, 0)
+        for lo in range(0, M, size):
+            count = min(size, M - lo)
+            hi = lo + count
+            if vector:
+                fill(params, lo, PARAMS, size, count, room)
+            zero(room, 0, PARAMS * size)  # g[T] = 0
+            zero(room, SUMS * size, P * size)
+            for k in range(S + feedback if len(carry) else 0):
+                move(room, k * size, carry[k], lo, count)
             for t in range(T - 1, -1, -1):
                 m, previous, dcurrent = membrane[t + 1, lo:hi], membrane[t, lo:hi], dx[0 if static else t, lo:hi]
+                compared = before[t, lo:hi] if at_once else m
                 ds = dspikes[t, lo:hi] if has_dspikes else m
                 dm = dmembrane[t, lo:hi] if has_dmembrane else m
-                for n in range(hi - lo):
-                    through_spike = ZERO
-                    if has_dspikes:
-                        through_spike = ds[n] * derivative(m[n] - threshold, constants)
-                    g = through_spike + carry[n]
+                current = x[min(t, len(x) - 1), lo:hi] if has_x else m
+                cut = t + 1 < T and (t + 1) % truncate == 0
+                if cut:
+                    zero(room, 0, S * size)
+                winner = 0
+                for n in range(1, count if inhibits else 0):
+                    best, other = (room[PARAMS * size + winner], room[PARAMS * size + n]) if vector else (shared[0], shared[0])
+                    if compared[n] - other > compared[winner] - best:
+                        winner = n
+                for n in range(count):
+                    p = load_params(room, size, PARAMS * size + n) if vector else shared
+                    g, dback, u = load_carry(room, size, n), room[U(FED) * U(size) + U(n)], compared[n]
                     if has_dmembrane:
-                        g += dm[n]  # (4)
+                        g = g[:-1] + (g[-1] + dm[n],)
+                    state, i = read(states, t, lo + n) + (previous[n],), current[n] if has_x else ZERO
+                    dz = ds[n] if has_dspikes else ZERO
+                    dstate, di, dp = retreat(g, dz, dback, cut, state, i, u, n == winner, p, constants)
+                    store_carry(room, size, n, dstate)
+                    if feedback:
+                        room[U(FED) * U(size) + U(n)] = di
                     if static:
-                        dcurrent[n] += g  # (5), summed over the steps that share x
+                        dcurrent[n] += di
                     else:
-                        dcurrent[n] = g  # (5)
-                    carry[n], dbeta, dthreshold = step_backward(g, previous[n], beta, threshold)
+                        dcurrent[n] = di
                     if learns:
-                        dparams[0] += dbeta  # (6)
-                        dparams[1] += dthreshold - through_spike  # (7)
+                        add_sums(room, size, SUMS * size + n, dp)
+            for n in range(count if feedback and learns and not len(carry) else 0):
+                # (S7) before the first step, unless it is carried there.
+                room[(SUMS + 2) * size + n] += room[FED * size + n] * fed_back[lo + n]
+            for k in range(P if learns else 0):
+                feature = lo % F
+                for n in range(count):
+                    dparams[k, feature] += room[(SUMS + k) * size + n]
+                    feature = feature + 1 if feature + 1 < F else 0
+            for k in range(S + feedback if len(carry) else 0):
+                move(carry[k], lo, room, k * size, count)
 
-    return leaky_backward_kernel
+    return neuron_backward_kernel
+
+
+def carried_rows(key) -> tuple[int, int]:
+    """-> the number of states of the neuron's own, and 1 or 0 for the spikes that it feeds back."""
+    return len(scalar(key[0]).STATES), int(key[4])
+
+
+def param_rows(key) -> int:
+    """-> the number of rows of ``params``."""
+    return len(COMMON) + len(scalar(key[0]).PARAMS)
 
 
 @functools.cache
 def make_backward_static(reset, surrogate, derivative):
-    """-> the loop of (8), forward in time."""
-    step, step_backward = (inline(function) for function in leaky_scalar.RESETS[reset])
+    """-> the loop of (8) of ``leaky``, forward in time."""
+    own_step, own_backward = (inline(function) for function in leaky_scalar.RESETS[reset])
     derivative = inline(derivative)
 
     @kernel(reset, surrogate)
@@ -168,9 +341,10 @@ def make_backward_static(reset, surrogate, derivative):
             for t in range(T):
                 ds = dspikes[t, lo:hi]
                 for n in range(hi - lo):
-                    previous = membrane[n]
-                    slope[n] = ONE + step_backward(slope[n], previous, beta, threshold)[0]  # (8)
-                    membrane[n] = step(previous, current[n], beta, threshold)
+                    state = (membrane[n],)
+                    r = membrane[n] > threshold
+                    slope[n] = ONE + own_backward((slope[n],), state, current[n], r, threshold, (beta,))[0][0]  # (8)
+                    membrane[n] = own_step(state, current[n], r, threshold, (beta,))[0]
                     total[n] += ds[n] * derivative(membrane[n] - threshold, constants) * slope[n]
 
     return leaky_backward_static_kernel

@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire neuron with the semantics of snnTorch 1.0's ``Leaky`` (delayed, detached reset).
+"""Leaky integrate-and-fire neuron with the semantics of snnTorch 1.0's ``Leaky``.
 
 Input current x, membrane m, spike s, decay beta, threshold theta; H is the step, H(0) = 0: a neuron fires strictly above its
 threshold. At every step t = 0 ... T - 1, starting from m[-1] = 0:
@@ -26,5 +26,25 @@ depends on x, e[t] = dm[t]/dx, and then neither m nor g need be stored:
 
     e[t] = 1 + beta k[t] e[t-1],   e[-1] = 0;        dx = sum_t (ds[t] P'(m[t] - theta) + dm[t]) e[t]                (8)
 
-snnTorch clamps beta to [0, 1] in forward; the layer does the same, and (6) counts only inside that interval, bounds included.
+The loops know four options besides, derived in ``step.py`` and ``resets.py``: a reset in the spike's own step
+(``reset_delay=False``), graded spikes, lateral inhibition, and numbers for each neuron. With all of them off they are (1) to
+(7).
+
+Trace: beta = 0.5, threshold = 1, reset "subtract", x = 0.8
+
+    t        0        1        2        3        4        5        6        7        8        9
+    m    0.800    1.200    0.400    1.000    1.300    0.450    1.025    0.312    0.956    1.278
+    s        0        1        0        0        1        0        1        0        0        1
+
+Beside snnTorch 1.0:
+
+    decay clamped to [0, 1] in forward, gradient inside, bounds included            kept
+    reset flag detached; without delay the spike in the reset is not                kept
+    reset "zero" keeps the input (its docstring says it is dropped)                 kept, the code decides
+    inhibition resets whoever is above threshold, and not the winner alone          kept
+    inhibition leaves the graded factor out                                         fixed: it applies
+    inhibition of images picks channels wrongly                                     dropped: refused
+    a state of another shape is zeroed silently                                     fixed: an error; no state hides in a layer
+    spikes are float32 whatever the membrane                                        fixed: the network's dtype
+    ``state_quant``, ``init_hidden``, ``output``, ``surrogate_disable``             dropped
 """

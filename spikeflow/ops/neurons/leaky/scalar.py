@@ -1,51 +1,42 @@
 """One time step of one leaky neuron and its backward, as scalar functions of scalars; equations in ``__init__.py``.
 
-cpu.py (and every later backend) compiles these same lines. ``previous`` is m[t-1]. A step returns m[t]; a step's backward takes
-``g`` of (4) and returns dL/dm[t-1] along (2), the terms of (6) and (7) that come with g, in this order.
+cpu.py (and every later backend) compiles these same lines. The state is (m[t-1],), ``p`` is (beta,), r the reset flag of (1).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-ZERO, ONE = np.float32(0), np.float32(1)  # a Python literal would turn float32 arithmetic into float64
+from ..resets import delayed
+
+STATES, PARAMS, READS_INPUT = ("membrane",), ("beta",), False
+
+ZERO = np.float32(0)  # a Python literal would turn float32 arithmetic into float64
 
 
-def step_subtract(previous, x, beta, threshold):
-    """m[t-1], x[t] -> m[t]."""
-    m = beta * previous + x
-    return m - threshold if previous > threshold else m  # (1), (2a)
+def step(state, x, p):
+    """(m[t-1],), x[t] -> (m[t],) without a reset."""
+    (m,), (beta,) = state, p
+    return (beta * m + x,)  # (2c); (2a) by (R1) of resets.py
 
 
-def step_subtract_backward(g, previous, beta, threshold):
-    """g[t], m[t-1] -> carry to t - 1, dbeta, dthreshold."""
-    return beta * g, g * previous, -g if previous > threshold else ZERO  # (4), (6), (7)
+def step_backward(g, state, x, p):
+    """(g[t],), (m[t-1],) -> (carry to t - 1,), dx, (dbeta,)."""
+    (g_m,), (m,), (beta,) = g, state, p
+    return (beta * g_m,), g_m, (g_m * m,)  # (4), (5), (6)
 
 
-def step_zero(previous, x, beta, threshold):
-    """m[t-1], x[t] -> m[t]."""
-    kept = ZERO if previous > threshold else previous  # (1)
-    return beta * kept + x  # (2b)
+def step_zero(state, x, r, threshold, p):
+    """(m[t-1],), x[t] -> (m[t],)."""
+    (m,), (beta,) = state, p
+    return (beta * (ZERO if r else m) + x,)  # (2b)
 
 
-def step_zero_backward(g, previous, beta, threshold):
-    """g[t], m[t-1] -> carry to t - 1, dbeta, dthreshold."""
-    k = ZERO if previous > threshold else ONE
-    return beta * k * g, g * k * previous, ZERO  # (4), (6), (7)
+def step_zero_backward(g, state, x, r, threshold, p):
+    """(g[t],), (m[t-1],) -> (carry to t - 1,), dx, dthreshold, (dbeta,)."""
+    (g_m,), (m,), (beta,) = g, state, p
+    kept = ZERO if r else g_m
+    return (beta * kept,), g_m, ZERO, (kept * m,)  # (4), (5), (6)
 
 
-def step_none(previous, x, beta, threshold):
-    """m[t-1], x[t] -> m[t]."""
-    return beta * previous + x  # (2c)
-
-
-def step_none_backward(g, previous, beta, threshold):
-    """g[t], m[t-1] -> carry to t - 1, dbeta, dthreshold."""
-    return beta * g, g * previous, ZERO  # (4), (6), (7)
-
-
-RESETS = {
-    "subtract": (step_subtract, step_subtract_backward),
-    "zero": (step_zero, step_zero_backward),
-    "none": (step_none, step_none_backward),
-}
+RESETS = {**delayed(step, step_backward), "zero": (step_zero, step_zero_backward)}

@@ -1,0 +1,245 @@
+"""Neurons whose own spikes come back to them one step later, through a weight each, a matrix, or a convolution.
+
+Through a weight each, the loop over time is that of every neuron (``Model.feedback``). Through a matrix or a convolution it has
+to stop at each step for a product, which is the engine's own; this file is that loop. With z[t] the spikes, i[t] the current,
+
+    i[t] = x[t] + W z[t-1] + b        dW = sum_t di[t] z[t-1]^T,   db = sum_t di[t],   dz[t] += W^T di[t+1]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..initializers import fan_in_uniform
+from ..ops.neurons.model import Model, Trajectory
+from ..ops.surrogate import Surrogate
+from .base import positive_int
+from .neurons import Kept, Neuron
+
+__all__ = ["RLeaky", "RSynaptic"]
+
+
+class Recurrent(Neuron):
+    """Base of the recurrent neurons.
+
+    Parameters
+    ----------
+    V : float or array
+        The weight of a neuron's own spike, where each neuron hears itself alone.
+    all_to_all : bool
+        True: through a matrix (``linear_features``) or a convolution (``conv2d_channels`` and ``kernel_size``), with bias, named
+        and initialised as PyTorch's ``recurrent``. False: through ``V``.
+    linear_features : int, optional
+        F of samples ``(F,)``.
+    conv2d_channels, kernel_size : int, optional
+        C of samples ``(C, H, W)``, and an odd kernel size; padded so that images keep their size.
+    learn_recurrent : bool
+        Train ``V``, or weight and bias.
+    threshold, spike_grad, reset_mechanism, **common
+        As for every ``Neuron``.
+    """
+
+    def __init__(
+        self, V=1.0, all_to_all: bool = True, linear_features: int | None = None, conv2d_channels: int | None = None,
+        kernel_size: int | None = None, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract",
+        learn_recurrent: bool = True, **common,
+    ):  # fmt: skip
+        super().__init__(threshold, spike_grad, reset_mechanism, **common)
+        given = {"linear_features": linear_features, "conv2d_channels": conv2d_channels, "kernel_size": kernel_size}
+        for name, value in given.items():
+            setattr(self, name, value if value is None else positive_int(name, value))
+        self.all_to_all, self.learn_recurrent = bool(all_to_all), bool(learn_recurrent)
+        self._check_kind(set(name for name, value in given.items() if value is not None))
+        self._numbers("V", V, self.learn_recurrent and not self.all_to_all)
+        del self.learn_V
+
+    def _check_kind(self, given: set[str]) -> None:
+        if not self.all_to_all and given:
+            raise ValueError(f"all_to_all=False uses V alone; leave out {', '.join(sorted(given))}")
+        if self.all_to_all and given not in ({"linear_features"}, {"conv2d_channels", "kernel_size"}):
+            raise ValueError(
+                "all_to_all=True needs either linear_features, or conv2d_channels and kernel_size; "
+                f"got {', '.join(sorted(given)) or 'none of them'}"
+            )
+        if self.kernel_size is not None and self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, so that images keep their size, got {self.kernel_size}")
+
+    def number_names(self):
+        return [*super().number_names(), *([] if self.all_to_all else ["V"])]
+
+    def trains(self, key):
+        return self.learn_recurrent or not key.startswith("recurrent.")
+
+    def initial_values(self, dtype, seed):
+        values = super().initial_values(dtype, seed)
+        if self.all_to_all:
+            N, K = self.linear_features or self.conv2d_channels, self.kernel_size
+            shape = (N, N) if K is None else (N, N, K, K)
+            for key, size in (("recurrent.weight", shape), ("recurrent.bias", (N,))):
+                values[key] = fan_in_uniform(size, int(np.prod(shape[1:])), dtype, seed, f"{self.name}.{key}")
+        return values
+
+    def output_shape(self, shape):
+        if self.linear_features is not None and shape != (self.linear_features,):
+            raise self.refuse(f"rows of {self.linear_features} features", shape)
+        if self.conv2d_channels is not None and (len(shape) != 3 or shape[0] != self.conv2d_channels):
+            raise self.refuse(f"images of shape ({self.conv2d_channels}, H, W)", shape)
+        return super().output_shape(shape)
+
+    @property
+    def model(self):
+        options = super().model.__dict__
+        return Model(**{**options, "feedback": not self.all_to_all})
+
+    @property
+    def state_rows(self):
+        return len(self.model.states) + self.all_to_all
+
+    @property
+    def emits_bits(self):
+        return not self.graded and not self.all_to_all
+
+    def prepare(self, ops, plan):
+        prepared = super().prepare(ops, plan)
+        if not self.all_to_all:
+            return prepared
+        weight, bias = (self.params[f"recurrent.{key}"].value for key in ("weight", "bias"))
+        packed = ops.linear_pack(weight) if self.kernel_size is None else ops.conv2d_pack(weight)
+        return prepared, packed, bias
+
+    # ---------------------------------------------------------------------------------------------- through W
+
+    def _product(self, ops, packed, bias, z):
+        """z (N, ...) -> W z + b."""
+        if self.kernel_size is None:
+            return ops.linear_forward(z, packed, bias)
+        return ops.conv2d_forward(z, packed, bias, 1, self.kernel_size // 2)
+
+    def _product_backward(self, ops, packed, dy, z, dweight, dbias, input_grad):
+        """dy, z (N, ...) -> dz or None; adds into dweight and dbias unless they are None."""
+        if self.kernel_size is None:
+            return ops.linear_backward(dy, z, packed, dweight, dbias, input_grad)
+        return ops.conv2d_backward(dy, z, packed, 1, self.kernel_size // 2, dweight, dbias, input_grad)
+
+    def forward(self, ops, prepared, x, run):
+        if not self.all_to_all:
+            return super().forward(ops, prepared, x, run)
+        prepared, packed, bias = prepared
+        T, shape = run.num_steps, x.shape[1:]
+        S, M = len(prepared.model.states), int(np.prod(shape))
+        state = run.states.get(self.name)  # the neuron's own, and the spikes
+        state = np.zeros((S + 1, M), x.dtype) if state is None else state
+        z, own = np.empty((T + 1, *shape), x.dtype), np.ascontiguousarray(state[:S])
+        z[0] = state[S].reshape(shape)
+        frozen, steps = run.frozen(self), []
+        for t in range(T):
+            current = x[min(t, len(x) - 1)] + self._product(ops, packed, bias, z[t])
+            held = {key: values[t : t + 1] for key, values in frozen.items()}
+            row, trajectory = ops.neuron_forward(
+                prepared.model, current.reshape(1, M), 1, prepared.params, own, run.smooth, keep_states=self._learns_own, **held
+            )  # fmt: skip
+            z[t + 1] = row.reshape(shape)
+            steps.append(trajectory)
+        state[:S], state[S] = own, z[T].reshape(-1)
+        kept = Kept(_joined(steps), x.shape, prepared.params, z, run.smooth, run.truncate)
+        return z[1:], kept
+
+    def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):
+        if not self.all_to_all:
+            return super().backward(ops, prepared, dy, kept, grads, input_grad, dmembrane)
+        prepared, packed, _ = prepared
+        z, model = kept.x, prepared.model
+        T, shape, M = len(z) - 1, z.shape[1:], kept.membrane.shape[1]
+        carry, back = np.zeros((len(model.states), M), z.dtype), None
+        di, total, wanted = np.empty((T, *shape), z.dtype), 0, self._wanted(model)
+        for t in reversed(range(T)):
+            if kept.truncate is not None and t + 1 < T and (t + 1) % kept.truncate == 0:
+                carry[...], back = 0, None
+            dz = np.zeros(shape, z.dtype) if dy is None else dy[t]
+            dz = dz if back is None else dz + back
+            outer = None if dmembrane is None else dmembrane[t].reshape(1, M)
+            step = _step(kept.trajectory, t)
+            row, dparams = ops.neuron_backward(
+                model, np.ascontiguousarray(dz).reshape(1, M), outer, step, 1, prepared.params, None, wanted, carry=carry,
+                smooth=kept.smooth,
+            )  # fmt: skip
+            di[t] = row.reshape(shape)
+            total = total if dparams is None else total + dparams
+            if t:
+                back = self._product_backward(ops, packed, di[t], z[t], None, None, True)
+        if self.learned:
+            self._add(prepared, total, grads)
+        if self.learn_recurrent:
+            gradients = (grads["recurrent.weight"], grads["recurrent.bias"])
+            merged = (values.reshape(T * shape[0], *shape[1:]) for values in (di, np.ascontiguousarray(z[:T])))
+            self._product_backward(ops, packed, *merged, *gradients, False)
+        return di.sum(0, keepdims=True) if kept.shape[0] == 1 and T > 1 else di
+
+
+def _joined(steps: list[Trajectory]) -> Trajectory:
+    """Trajectories of one step each, each going on from the one before -> that of all steps."""
+    membrane = np.concatenate([steps[0].membrane[:1], *(step.membrane[1:] for step in steps)])
+    before = np.concatenate([step.before for step in steps])
+    first = steps[0].states
+    states = None if first is None else np.concatenate([first[:, :1], *(step.states[:, 1:] for step in steps)], axis=1)
+    return Trajectory(membrane, before, states, steps[0].spikes)
+
+
+def _step(whole: Trajectory, t: int) -> Trajectory:
+    """-> the trajectory of step t alone."""
+    states = None if whole.states is None else np.ascontiguousarray(whole.states[:, t : t + 2])
+    return Trajectory(whole.membrane[t : t + 2], whole.before[t : t + 1], states, whole.spikes)
+
+
+class RLeaky(Recurrent):
+    """Leaky neuron that hears its layer's spikes of the step before, snnTorch's ``RLeaky``; see ``spikeflow.ops.neurons.rleaky``.
+
+    Parameters
+    ----------
+    beta : float or array
+        Decay of the membrane per time step, clamped to [0, 1] in forward.
+    V, all_to_all, linear_features, conv2d_channels, kernel_size, learn_recurrent
+        As for every ``Recurrent`` neuron.
+    threshold, spike_grad, reset_mechanism, **common
+        As for every ``Neuron``.
+    learn_beta : bool
+    reset_delay : bool
+        A spike resets the membrane one step later (True), or in its own step.
+    """
+
+    neuron, own_names, decays = "rleaky", ("beta",), ("beta",)
+
+    def __init__(self, beta, V=1.0, all_to_all: bool = True, learn_beta: bool = False, reset_delay: bool = True, **common):
+        super().__init__(V, all_to_all, **common)
+        self._numbers("beta", beta, learn_beta, 0, 1)
+        self.reset_delay = bool(reset_delay)
+
+
+class RSynaptic(Recurrent):
+    """Synaptic neuron that hears its layer's spikes of the step before; see ``spikeflow.ops.neurons.rsynaptic``.
+
+    snnTorch's ``RSynaptic``.
+
+    Parameters
+    ----------
+    alpha, beta : float or array
+        Decay of the synaptic current, and of the membrane, per time step; clamped to [0, 1] in forward.
+    V, all_to_all, linear_features, conv2d_channels, kernel_size, learn_recurrent
+        As for every ``Recurrent`` neuron.
+    threshold, spike_grad, reset_mechanism, **common
+        As for every ``Neuron``.
+    learn_alpha, learn_beta : bool
+    reset_delay : bool
+        A spike resets the membrane one step later (True), or in its own step.
+    """
+
+    neuron, own_names, decays = "rsynaptic", ("alpha", "beta"), ("alpha", "beta")
+
+    def __init__(
+        self, alpha, beta, V=1.0, all_to_all: bool = True, learn_alpha: bool = False, learn_beta: bool = False,
+        reset_delay: bool = True, **common,
+    ):  # fmt: skip
+        super().__init__(V, all_to_all, **common)
+        self._numbers("alpha", alpha, learn_alpha, 0, 1)
+        self._numbers("beta", beta, learn_beta, 0, 1)
+        self.reset_delay = bool(reset_delay)

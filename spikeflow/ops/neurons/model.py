@@ -1,0 +1,88 @@
+"""What a neuron is to the loops over time: its name and its options, and where its functions are."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from ..surrogate import Surrogate
+
+__all__ = ["COMMON", "RESETS", "Model", "Trajectory"]
+
+RESETS = ("subtract", "zero", "none")
+COMMON = ("threshold", "graded_spikes_factor", "V")  # the first rows of every ``params``; the neuron's own follow
+
+
+@dataclass(frozen=True)
+class Model:
+    """A neuron with its options. The numbers come beside it, as ``params`` (P, 1), or (P, F) with one for each of F features.
+
+    Attributes
+    ----------
+    neuron : str
+        A folder of ``spikeflow.ops.neurons``.
+    reset : {"subtract", "zero", "none"}
+    surrogate : Surrogate
+    reset_delay : bool
+        A spike resets the membrane one step later (True), or in its own step.
+    inhibition : bool
+        At each step none but the neuron that is furthest above its threshold may fire, in each sample.
+    feedback : bool
+        V times its own spike of the step before is part of each neuron's current.
+    graded : bool
+        Spikes are multiplied by ``graded_spikes_factor``.
+    fires : bool
+        False for a neuron that only integrates.
+    """
+
+    neuron: str
+    reset: str
+    surrogate: Surrogate
+    reset_delay: bool = True
+    inhibition: bool = False
+    feedback: bool = False
+    graded: bool = False
+    fires: bool = True
+
+    @property
+    def key(self) -> tuple:
+        """All that the loops' code depends on, the surrogate aside."""
+        return self.neuron, self.reset, self.reset_delay, self.inhibition, self.feedback, self.graded, self.fires
+
+    @property
+    def scalar(self) -> ModuleType:
+        return scalar(self.neuron)
+
+    @property
+    def reference(self) -> ModuleType:
+        return importlib.import_module(f"{__package__}.{self.neuron}.reference")
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of all that is carried from step to step: the neuron's own, the membrane last, and the spikes it feeds back."""
+        return self.scalar.STATES + (("spikes",) if self.feedback else ())
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """Names of the rows of ``params``."""
+        return COMMON + self.scalar.PARAMS
+
+
+class Trajectory(NamedTuple):
+    """What a run over time leaves behind for its backward pass; M neurons, T steps."""
+
+    membrane: np.ndarray | None  # (T + 1, M): row t + 1 is m[t] as it is given out, row 0 is m[-1]
+    before: np.ndarray | None = None  # (T, M): u[t], the membrane before a reset in the same step, where there is such a reset
+    states: np.ndarray | None = (
+        None  # (S - 1, T + 1, M): the other states, where the gradients of the neuron's own params need them
+    )
+    spikes: np.ndarray | None = None  # (M,): what was fed back at the first step
+
+
+def scalar(neuron: str) -> ModuleType:
+    """-> the module of a neuron's scalar functions."""
+    return importlib.import_module(f"{__package__}.{neuron}.scalar")
