@@ -209,13 +209,16 @@ class LayerAlone:
         import spikeflow as sf
         from spikeflow import backends
         from spikeflow.layers.base import Plan
-        from spikeflow.network import Run, block_size
+        from spikeflow.pipeline import Run, block_size
 
         self.ops, self.run, self.events = backends.load("cpu"), Run(len(spikes)), events
         self.layers = sf.Conv2d(CHANNELS, OUTPUTS, KERNEL), sf.MaxPool2d(POOL)
         for name, layer in enumerate(self.layers):
             layer.initialize(str(name), np.dtype(np.float32), seed=0)
-        plans = (Plan(pool=(POOL, POOL)), Plan(routes=True)) if events else (Plan(), Plan())
+        shapes = (CHANNELS, SIDE, SIDE), (OUTPUTS, SIDE - KERNEL + 1, SIDE - KERNEL + 1)
+        plans = [Plan(shape, np.dtype(np.float32)) for shape in shapes]
+        if events:
+            plans[0].pool, plans[1].routes = (POOL, POOL), True
         self.prepared = [layer.prepare(self.ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
         size = block_size(spikes.shape[1])
         blocks = [np.ascontiguousarray(spikes[:, lo : lo + size]) for lo in range(0, spikes.shape[1], size)]

@@ -160,11 +160,17 @@ class Probe:
         for layer in net.layers:
             layer.forward = self.wrap(f"{layer.name} forward", layer.forward)
             layer.backward = self.wrap(f"{layer.name} backward", layer.backward)
-        net._call = self.wrap(BEFORE, net._call)
-        net._forward_block = self.wrap("forward", net._forward_block)
-        net._backward_block = self.wrap("backward", net._backward_block)
+        make_call = self.wrap(BEFORE, net._call)
+
+        def watched_call(*arguments, **options):
+            call = make_call(*arguments, **options)
+            call.forward_block = self.wrap("forward", call.forward_block)
+            call.backward_block = self.wrap("backward", call.backward_block)
+            return call
+
+        net._call = watched_call
         net.zero_grad = self.wrap("zero_grad", net.zero_grad)
-        candidate.loss_fn.partial = self.wrap("loss", candidate.loss_fn.partial)
+        candidate.loss_fn.gradients = self.wrap("loss", candidate.loss_fn.gradients)
         candidate.optimizer.step = self.wrap("optimizer", candidate.optimizer.step)
 
 

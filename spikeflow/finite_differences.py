@@ -36,7 +36,8 @@ from . import backends, random
 from .layers import Neuron
 from .layers.base import Plan
 from .losses import Loss
-from .network import Call, Run, Sequential, channel_first_shape, channel_last
+from .network import Sequential
+from .pipeline import Call, Run, channel_last
 
 __all__ = ["Report", "Row", "gradcheck"]
 
@@ -133,9 +134,9 @@ def gradcheck(
     scales = _reach_threshold(twin, images, num_steps) if rescale else {}
 
     call = twin._call(images, num_steps, smooth=True)
-    loss, dspikes, dmembrane = _evaluate(loss_fn, *twin._forward(call), labels)
+    loss, dspikes, dmembrane = _evaluate(loss_fn, *call.forward(), labels)
     twin.zero_grad()
-    dimages = twin._backward(call, dspikes, dmembrane, input_grad=True)
+    dimages = call.backward(dspikes, dmembrane, input_grad=True)
     numeric = _Reference(twin, call, loss_fn, labels)
 
     rows = []
@@ -162,10 +163,7 @@ class _Reference:
             )  # fmt: skip
             for kept in call.kept
         ]
-        shape, self.plans = channel_first_shape(call.x.shape[2:]), []
-        for layer in twin.layers:
-            self.plans.append(Plan(shape, twin.dtype))
-            shape = layer.output_shape(shape)
+        self.plans = [Plan(shape, twin.dtype) for shape in call.shapes[:-1]]
         self.inputs: list[list[np.ndarray]] = [[] for _ in call.blocks]  # of each layer at the base point, by block
         self.loss_from(0, remember=True)
 
@@ -266,7 +264,7 @@ def _reach_threshold(twin: Sequential, images, num_steps) -> dict[str, float]:
             before += [layer.params[key] for key in ("weight", "bias") if key in layer.params]
             continue
         call = twin._call(images, num_steps, smooth=True)
-        twin._forward(call)
+        call.forward()
         membranes = np.concatenate([kept[position].membrane.reshape(-1) for kept in call.kept])
         reached = float(np.quantile(membranes, 0.95))
         threshold = float(layer.current("threshold").mean())

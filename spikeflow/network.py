@@ -1,83 +1,21 @@
-"""Sequential: forward, backward, and the block pipeline.
-
-A batch is cut into blocks of samples, the same for any number of threads. A block goes through all layers while its data is in
-cache: ``loss_and_grad`` takes it forward, through the loss, and back, and then forgets it. Block i adds its gradients to lane
-i mod LANES, a lane takes its blocks in order, and lanes are summed in order. So the same seed gives the same bits on any number
-of threads. The price is memory: while a batch runs, each lane holds gradients of its own for all parameters.
-
-Static prefix.  An input without a time axis enters as T = 1 and stays so until the first neuron: what lies before it is computed
-once a batch, forward and backward, not T times. The neuron sums its input gradient over time, which is all it takes.
-"""
+"""Sequential: a network and its public methods; how a batch runs through it is in ``pipeline.py``."""
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
 from . import backends, parallel, random
-from .layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, Neuron, Parameter, from_config
-from .layers.base import Plan, positive_int
+from .layers import Layer, Neuron, Parameter, from_config
+from .layers.base import positive_int
 from .losses import Loss
 from .ops.events import SpikeWords
 from .ops.simd import scratch
+from .pipeline import Call, Run, channel_first, channel_last, membrane_of
 
 __all__ = ["Sequential"]
-
-BLOCKS = 2  # of a batch, at least, unless they would be smaller than LEAST
-LEAST, MOST = 4, 16  # samples of a block: fewer, and Python takes its toll between kernels; more, and its arrays leave the cache
-LANES = 16  # partial sums of the gradients, and tasks in flight: as many threads find work
-
-
-def block_size(batch: int) -> int:
-    """-> samples of a block."""
-    return min(max(batch // BLOCKS, LEAST), MOST)
-
-
-@dataclass
-class Run:
-    """One pass through the network, as its layers see it."""
-
-    num_steps: int
-    smooth: bool = False  # the surrogate's primitive in place of the step: the smooth twin
-    truncate: int | None = None  # backward, the neurons' state is detached every so many steps
-    states: dict[str, np.ndarray] = field(
-        default_factory=dict
-    )  # (S, M) of each neuron, by layer: handed on in place when streaming
-    choices: dict[str, dict] = field(default_factory=dict)  # discrete choices to obey, by layer: only `reference` can
-    records: bool = False  # every neuron keeps its membrane, even where backward does not need it
-
-    def frozen(self, layer: Layer) -> dict:
-        return self.choices.get(layer.name, {})
-
-
-@dataclass
-class Call:
-    """What one public call works out before its blocks start."""
-
-    x: np.ndarray  # (T or 1, B, H, W, C) or (T or 1, B, F)
-    static: bool
-    run: Run
-    ops: SimpleNamespace
-    prepared: list[Any]
-    features: tuple[int, ...]  # of the output: channel last
-    trains: list[bool]  # of each layer: has it parameters to train?
-    input_grads: list[bool]  # of each layer: is its input's gradient wanted?
-    kept: list[Any] | None = None  # of each block, of each layer: what forward kept for backward
-
-    @property
-    def batch(self) -> int:
-        return self.x.shape[1]
-
-    @functools.cached_property
-    def blocks(self) -> list[slice]:
-        size = block_size(self.batch)
-        return [slice(lo, min(lo + size, self.batch)) for lo in range(0, self.batch, size)]
 
 
 class Sequential:
@@ -208,7 +146,7 @@ class Sequential:
         """
         self._last = None  # free the caches of an earlier forward, and leave none if this one fails
         call = self._call(images, num_steps)
-        outputs = self._forward(call)
+        outputs = call.forward()
         self._last = call
         return outputs
 
@@ -231,7 +169,7 @@ class Sequential:
         """
         if self._last is None:
             raise RuntimeError("backward needs a forward before it: call net.forward(...) first")
-        return self._backward(self._last, dspikes, dmembrane, input_grad)
+        return self._last.backward(dspikes, dmembrane, input_grad)
 
     def loss_and_grad(
         self, images: np.ndarray, labels: np.ndarray, loss_fn: Loss | Callable, num_steps: int | None = None,
@@ -259,27 +197,27 @@ class Sequential:
         truncate = None if truncate is None else positive_int("truncate", truncate)
         call = self._call(images, num_steps, truncate=truncate)
         if not isinstance(loss_fn, Loss):
-            spikes, membrane = self._forward(call)
+            spikes, membrane = call.forward()
             loss, dspikes, dmembrane = loss_fn(spikes, membrane, labels)
-            self._backward(call, dspikes, dmembrane, False)
+            call.backward(dspikes, dmembrane, False)
             return float(loss), spikes
         if loss_fn.inputs != "membrane" and not self.layers[-1].model.fires:
             raise ValueError(f"{loss_fn!r} reads spikes, but the last layer ({self.layers[-1]!r}) never fires")
-        labels = loss_fn.check(labels, call.run.num_steps, call.batch, channel_first_shape(call.features))
+        labels = loss_fn.check(labels, call.run.num_steps, call.batch, call.shapes[-1])
         normaliser = loss_fn.normaliser(labels)
-        outputs, losses = self._outputs(call), [0.0] * len(call.blocks)
+        outputs, losses = call.outputs(), [0.0] * len(call.blocks)
 
         def block_loss_and_grad(i, grads):
             block = call.blocks[i]
             with scratch():
-                spikes, kept = self._forward_block(call, block)
+                spikes, kept = call.forward_block(block)
                 outputs[:, block] = spikes
-                losses[i], *given = loss_fn.gradients(spikes, _membrane(kept[-1]), labels[block], normaliser)
+                losses[i], *given = loss_fn.gradients(spikes, membrane_of(kept[-1]), labels[block], normaliser)
                 given = [None if gradient is None else np.asarray(gradient, self.dtype) for gradient in given]
-                self._backward_block(call, kept, *given, grads, False)
+                call.backward_block(kept, *given, grads, False)
 
-        self._over_lanes(call, block_loss_and_grad)
-        return sum(losses), _channel_first(outputs)
+        call.over_lanes(block_loss_and_grad)
+        return sum(losses), channel_first(outputs)
 
     def stream(
         self, part: np.ndarray, state: dict[str, np.ndarray] | None = None, num_steps: int | None = None
@@ -305,32 +243,31 @@ class Sequential:
         ValueError
             A state of another network or of another number of samples.
         """
-        call = self._call(part, num_steps, states={layer.name: None for layer in self.layers if isinstance(layer, Neuron)})
+        call = self._call(part, num_steps, streams=True)
         old = self._checked_state(call, state)
         new = {name: np.empty_like(array) for name, array in old.items()}
-        spikes, membrane = self._outputs(call), self._outputs(call)
+        spikes, membrane = call.outputs(), call.outputs()
 
         def task(i):
             block = call.blocks[i]
             states = {name: np.array(array[:, block], order="C") for name, array in old.items()}
             flat = {name: array.reshape(len(array), -1) for name, array in states.items()}
             with scratch():
-                spikes[:, block], kept = self._forward_block(call, block, states=flat)
-                membrane[:, block] = _membrane(kept[-1])
+                spikes[:, block], kept = call.forward_block(block, states=flat)
+                membrane[:, block] = membrane_of(kept[-1])
             for name, array in states.items():
                 new[name][:, block] = array
 
         parallel.run(task, len(call.blocks))
-        return _channel_first(spikes), _channel_first(membrane), {name: _channel_first(array) for name, array in new.items()}
+        return channel_first(spikes), channel_first(membrane), {name: channel_first(array) for name, array in new.items()}
 
     def _checked_state(self, call: Call, state) -> dict[str, np.ndarray]:
         """-> the states of all neurons (S, B, ...), channel last, zeros for None; ValueError if ``state`` does not fit."""
-        expected = {}
-        shape = channel_first_shape(call.x.shape[2:])
-        for layer in self.layers:
-            shape = layer.output_shape(shape)
-            if isinstance(layer, Neuron):
-                expected[layer.name] = (layer.state_rows, call.batch, *shape)
+        expected = {
+            layer.name: (layer.state_rows, call.batch, *shape)
+            for layer, shape in zip(self.layers, call.shapes, strict=False)
+            if isinstance(layer, Neuron)
+        }
         if state is None:
             state = {name: np.zeros(shape, self.dtype) for name, shape in expected.items()}
         found = {name: np.shape(array) for name, array in state.items()} if isinstance(state, dict) else type(state).__name__
@@ -381,7 +318,7 @@ class Sequential:
         parallel.run(task, len(call.blocks))
         return {
             name: {
-                key: _channel_first(np.concatenate([result[name][key] for result in results], axis=1))
+                key: channel_first(np.concatenate([result[name][key] for result in results], axis=1))
                 for key in ("spikes", "membrane")
             }
             for name in results[0]
@@ -422,93 +359,15 @@ class Sequential:
         static = num_steps is not None
         x = self._check_images(images, static)
         num_steps = positive_int("num_steps", num_steps) if static else x.shape[0]
-        shape = x.shape[1 if static else 2 :]
-        shapes = []
+        shapes = [x.shape[1 if static else 2 :]]
         for layer in self.layers:
-            shapes.append(shape)
-            shape = layer.output_shape(shape)
+            shapes.append(layer.output_shape(shapes[-1]))
         for parameter in self._all_parameters():
             if not np.isfinite(parameter.value).all():
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
-        trains = [any(parameter.trainable for parameter in layer.params.values()) for layer in self.layers]
-        input_grads = [any(trains[:position]) for position in range(len(trains))]
-        run = Run(num_steps, **options)
-        plans = self._plans(shapes, static, run)
-        prepared = [layer.prepare(self._ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
         # A copy: the caller may change the images before backward reads them.
         x = np.array(channel_last(x[None] if static else x), order="C")
-        return Call(x, static, run, self._ops, prepared, _channel_last_shape(shape), trains, input_grads)
-
-    def _plans(self, shapes, static: bool, run: Run) -> list[Plan]:
-        """What each layer may leave out because of its neighbours; ``shapes`` (C, H, W) or (F,) of each layer's input.
-
-        Nothing in plain backends. Spikes travel as bits unless the twin replaces them by smooth numbers. What is fused or
-        computed again knows neither a state from outside nor one that is detached on the way.
-        """
-        plans = [Plan(shape, self.dtype) for shape in shapes]
-        if not hasattr(self._ops, "conv2d_forward_events"):
-            return plans
-        for i, (layer, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
-            if isinstance(layer, Flatten) and isinstance(after, Linear) and len(shapes[i]) == 3:
-                plans[i].relabels, plans[i + 1].image = True, shapes[i]
-        if not self.events or run.smooth:
-            return plans
-        whole = run.truncate is None and not run.states
-        for i, (layer, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
-            if isinstance(layer, Neuron):
-                plans[i].packs = layer.emits_bits and self._reads_words(i + 1, plans)
-                constant = static and not any(isinstance(earlier, Neuron) for earlier in self.layers[:i])
-                plans[i].recomputes = plans[i].packs and constant and whole and layer.plain() is not None
-            elif isinstance(layer, Conv2d) and isinstance(after, MaxPool2d) and after.stride >= after.kernel_size:
-                plans[i + 1].routes = True
-                if i and plans[i - 1].packs:
-                    plans[i].pool = after.kernel_size, after.stride
-                    plans[i].awaits = layer.padding == 0 and plans[i - 1].recomputes
-                    if whole and isinstance(self.layers[i + 2], Neuron) and self._reads_words(i + 3, plans):
-                        plans[i].fires = self.layers[i + 2].plain()
-        return plans
-
-    def _reads_words(self, i: int, plans) -> bool:
-        """Can layer i take spikes as words: a convolution or linear layer, perhaps behind a max-pool and a Flatten?"""
-        if i == len(self.layers):
-            return False
-        if isinstance(self.layers[i], MaxPool2d):
-            i += 1
-        if plans[i].relabels:
-            i += 1
-        return isinstance(self.layers[i], (Conv2d, Linear))
-
-    def _forward(self, call: Call) -> tuple[np.ndarray, np.ndarray]:
-        """-> spikes, membrane (T, B, ...) of the last layer; ``call`` keeps what ``_backward`` needs."""
-        spikes, membrane = self._outputs(call), self._outputs(call)
-        call.kept = [None] * len(call.blocks)
-
-        def task(i):
-            block = call.blocks[i]
-            spikes[:, block], call.kept[i] = self._forward_block(call, block)
-            membrane[:, block] = _membrane(call.kept[i][-1])
-
-        parallel.run(task, len(call.blocks))
-        return _channel_first(spikes), _channel_first(membrane)
-
-    def _backward(self, call: Call, dspikes, dmembrane, input_grad: bool) -> np.ndarray | None:
-        """dspikes, dmembrane (T, B, ...) or None -> dL/dinput or None; adds into every parameter's gradient."""
-        if dspikes is None and dmembrane is None:
-            raise ValueError("backward needs dspikes, dmembrane, or both")
-        gradients = [self._output_gradient(call, *pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
-        dx = np.empty_like(call.x) if input_grad else None
-
-        def block_backward(i, grads):
-            block = call.blocks[i]
-            parts = [None if g is None else np.ascontiguousarray(g[:, block]) for g in gradients]
-            part = self._backward_block(call, call.kept[i], *parts, grads, input_grad)
-            if input_grad:
-                dx[:, block] = part
-
-        self._over_lanes(call, block_backward)
-        if not input_grad:
-            return None
-        return _channel_first(dx[0], leading=1) if call.static else _channel_first(dx)
+        return Call(self.layers, self._ops, self.dtype, x, static, Run(num_steps, **options), self.events, shapes)
 
     def _check_images(self, images, static: bool) -> np.ndarray:
         images = np.asarray(images)
@@ -532,79 +391,18 @@ class Sequential:
             raise ValueError("images hold NaN or infinity")
         return images
 
-    def _outputs(self, call: Call) -> np.ndarray:
-        return np.empty((call.run.num_steps, call.batch, *call.features), self.dtype)
-
-    def _output_gradient(self, call: Call, name: str, gradient) -> np.ndarray | None:
-        """A gradient given from outside, checked, channel last."""
-        if gradient is None:
-            return None
-        gradient = np.asarray(gradient)
-        shape = (call.run.num_steps, call.batch, *channel_first_shape(call.features))
-        if gradient.shape != shape:
-            raise ValueError(f"{name} must have the shape {shape} of what forward returned, got {gradient.shape}")
-        return channel_last(gradient.astype(self.dtype, copy=False))
-
     # ---------------------------------------------------------------------------------------------- one block
-
-    def _forward_block(
-        self, call: Call, block: slice, watch: Callable | None = None, states: dict | None = None
-    ) -> tuple[np.ndarray, list]:
-        """-> the last layer's spikes (T, b, ...), and what each layer keeps.
-
-        ``watch(layer, output, kept)`` sees them all; ``states`` are the neurons' own for these samples, changed in place.
-        """
-        x, kept = np.ascontiguousarray(call.x[:, block]), []
-        run = replace(call.run, states=states or {})
-        for layer, prepared in zip(self.layers, call.prepared, strict=True):
-            x, keep = layer.forward(call.ops, prepared, x, run)
-            kept.append(keep)
-            if watch:
-                watch(layer, x, keep)
-        return x, kept
-
-    def _backward_block(self, call: Call, kept, dspikes, dmembrane, grads, input_grad) -> np.ndarray | None:
-        """dspikes, dmembrane (T, b, ...) or None -> dL/dinput (T or 1, b, ...) or None; adds into ``grads``."""
-        dy, extra = dspikes, {"dmembrane": dmembrane}
-        for i in reversed(range(len(self.layers))):
-            wanted = input_grad or call.input_grads[i]
-            layer = self.layers[i]
-            if not wanted and not call.trains[i]:
-                return None
-            dy = layer.backward(call.ops, call.prepared[i], dy, kept[i], grads[i], wanted, **extra)
-            extra = {}
-        return dy
-
-    def _over_lanes(self, call: Call, block_task: Callable) -> None:
-        """Run ``block_task(i, grads)`` for every block i, and add the lanes' sums to the parameters' gradients in order."""
-        count = min(LANES, len(call.blocks))
-
-        def lane(g):
-            grads = [layer.gradients(call.ops) for layer in self.layers]
-            for i in range(g, len(call.blocks), LANES):
-                block_task(i, grads)
-            return grads
-
-        lanes = parallel.run(lane, count)
-        for position, layer in enumerate(self.layers):
-            for key, parameter in layer.params.items():
-                sums = [grads[position][key] for grads in lanes]
-                if isinstance(sums[0], list):
-                    parts = [part for lane_parts in sums for part in lane_parts]
-                    sums = [layer.deferred_gradient(call.ops, call.prepared[position], key, parts)]
-                for gradient in sums:
-                    parameter.grad += gradient
 
     def _predict(self, images, num_steps) -> np.ndarray:
         call = self._call(images, num_steps)
-        outputs = self._outputs(call)
+        outputs = call.outputs()
 
         def task(i):
             with scratch():
-                outputs[:, call.blocks[i]] = self._forward_block(call, call.blocks[i])[0]
+                outputs[:, call.blocks[i]] = call.forward_block(call.blocks[i])[0]
 
         parallel.run(task, len(call.blocks))
-        return _channel_first(outputs)
+        return channel_first(outputs)
 
     def _record_block(self, call: Call, block: slice) -> dict[str, dict[str, np.ndarray]]:
         record = {}
@@ -612,9 +410,9 @@ class Sequential:
         def watch(layer, x, keep):
             if isinstance(layer, Neuron):
                 spikes = x.dense(self.dtype) if isinstance(x, SpikeWords) else x
-                record[layer.name] = {"spikes": spikes, "membrane": _membrane(keep)}
+                record[layer.name] = {"spikes": spikes, "membrane": membrane_of(keep)}
 
-        self._forward_block(call, block, watch)
+        call.forward_block(block, watch)
         return record
 
 
@@ -624,27 +422,3 @@ def _real(name: str, value) -> np.ndarray:
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"{name} must be an array of real numbers, got {array.dtype}")
     return array
-
-
-def _membrane(kept) -> np.ndarray:
-    """What a neuron kept -> its membrane (T, b, ...)."""
-    rows = kept.membrane[1:]
-    return rows.reshape(len(rows), *kept.shape[1:])
-
-
-def channel_last(x: np.ndarray) -> np.ndarray:
-    """(T, B, C, H, W) -> (T, B, H, W, C); samples that are no images stay as they are."""
-    return np.ascontiguousarray(np.moveaxis(x, 2, -1)) if x.ndim == 5 else x
-
-
-def _channel_first(x: np.ndarray, leading: int = 2) -> np.ndarray:
-    """(T, B, H, W, C) -> (T, B, C, H, W); samples that are no images stay as they are."""
-    return np.ascontiguousarray(np.moveaxis(x, -1, -3)) if x.ndim == leading + 3 else x
-
-
-def _channel_last_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
-
-
-def channel_first_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[-1], *shape[:-1]) if len(shape) == 3 else shape

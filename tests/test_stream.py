@@ -136,11 +136,11 @@ def test_truncated_gradients_are_those_of_detached_pieces(make, K):
     expected, state = dict.fromkeys(gradients(net, x, K), 0.0), None
     for start in range(0, 7, K):
         part = slice(start, start + K)
-        call = net._call(x[part], None, states={"1": None, "3": None})
+        call = net._call(x[part], None, streams=True)
         states = {name: array.reshape(len(array), -1) for name, array in net._checked_state(call, state).items()}
-        _, kept = net._forward_block(call, slice(0, 4), states=states)
+        _, kept = call.forward_block(slice(0, 4), states=states)
         grads = [layer.gradients(call.ops) for layer in net.layers]
-        net._backward_block(call, kept, *(w[part] for w in weights), grads, False)
+        call.backward_block(kept, *(w[part] for w in weights), grads, False)
         *_, state = net.stream(x[part], state)
         for layer, gradient in zip(net.layers, grads, strict=True):
             for key, value in gradient.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spikeflow as sf
-from spikeflow import network, surrogate
+from spikeflow import pipeline, surrogate
 from spikeflow.layers import spatial
 
 LIF = {"beta": 0.5, "spike_grad": surrogate.fast_sigmoid(slope=25)}
@@ -47,8 +47,8 @@ def case(request, monkeypatch):
     make, shape, wide = NETWORKS[request.param]
     if wide is not None:
         monkeypatch.setattr(spatial, "WIDE", wide)
-    monkeypatch.setattr(network, "MOST", 4)  # small blocks, and
-    monkeypatch.setattr(network, "LANES", 4)  # fewer lanes than blocks, so that they take turns
+    monkeypatch.setattr(pipeline, "MOST", 4)  # small blocks, and
+    monkeypatch.setattr(pipeline, "LANES", 4)  # fewer lanes than blocks, so that they take turns
     net = sf.Sequential(*make())
     for parameter in net.parameters():
         parameter.value *= 3
