@@ -7,6 +7,7 @@ neurons (a decay, a threshold, ...) is one for the whole layer, or an array that
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from dataclasses import dataclass
 
@@ -100,6 +101,9 @@ class Neuron(Layer):
         if len(options) < len(own) - 1:
             options += [p.replace(kind=p.KEYWORD_ONLY) for p in inherited.values() if p.name not in own]
         cls.__signature__ = inspect.Signature(options)
+        if cls.neuron:  # help() shows the derivation too
+            derivation = importlib.import_module(f"spikeflow.ops.neurons.{cls.neuron}").__doc__
+            cls.__doc__ = f"{inspect.cleandoc(cls.__doc__)}\n\nDerivation\n----------\n{derivation}"
 
     def _numbers(self, name: str, value, learns: bool, least: float = -np.inf, most: float = np.inf) -> None:
         """Set an option that is a number, or an array of them, and perhaps a parameter."""

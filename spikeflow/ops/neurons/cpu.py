@@ -137,13 +137,22 @@ def make_add(wanted):
 def clear(a, first, count):
     """a[first : first + count] = 0, as a loop: slices would take Numba seconds to compile."""
     for n in range(count):
-        a[first + n] = 0
+        a[U(first) + U(n)] = 0
 
 
 def copy(a, i, b, j, count):
     """a[i : i + count] = b[j : j + count]"""
     for n in range(count):
-        a[i + n] = b[j + n]
+        a[U(i) + U(n)] = b[U(j) + U(n)]
+
+
+def argmax(a, first, count):
+    """-> the place of the largest of a[first : first + count], the first of equals."""
+    place, highest = 0, a[first]
+    for n in range(1, count):
+        if a[first + n] > highest:
+            place, highest = n, a[first + n]
+    return place
 
 
 def spread(params, first, row, size, count, room):
@@ -157,15 +166,6 @@ def spread(params, first, row, size, count, room):
 
 
 @functools.cache
-def make_read(count, known):
-    """-> read(states, t, n): states[:, t, n] as a tuple, or zeros unless they are ``known``."""
-    if count == 0:
-        return inline(lambda states, t, n: ())
-    rest, last = make_read(count - 1, known), count - 1
-    return inline(lambda states, t, n: rest(states, t, n) + (states[last, U(t), U(n)] if known else ZERO,))
-
-
-@functools.cache
 def make_forward(key, smooth, primitive, packs, keep, keeps_states, vector):
     """-> the loop over (S1) to (S6).
 
@@ -174,16 +174,16 @@ def make_forward(key, smooth, primitive, packs, keep, keeps_states, vector):
     """
     advance, at_once = make_step(key, smooth is not None, primitive), resets_at_once(key)
     (S, feedback), P, inhibits, fires = carried_rows(key), param_rows(key), key[3], key[6]
-    FED, PARAMS = S, S + 1  # rows of room behind the state: z, params
+    FED, PARAMS, ABOVE = S, S + 1, S + 1 + P  # rows of room behind the state: z, params, u - theta
     load_state, store_state, load_params, fill = make_load(S), make_store(S), make_load(P), inline(spread)
-    zero, move = inline(clear), inline(copy)
+    zero, move, largest = inline(clear), inline(copy), inline(argmax)
 
     @kernel(key, smooth, packs, keep, keeps_states, vector)
     def neuron_forward_kernel(x, T, params, constants, state, membrane, before, states, spikes):
         """x (T or 1, M), state (S, M) or empty -> membrane (T + 1, M), before and spikes (T, M), or words that come as zeros."""
         steps, M = x.shape
         size = params.shape[1] if inhibits else CHUNK
-        room = np.empty((PARAMS + P) * size, x.dtype)
+        room = np.empty((ABOVE + 1) * size, x.dtype)
         shared, start = load_params(params.reshape(-1), params.shape[1], 0), (S - 1) * size
         for lo in range(0, M, size):
             count = min(size, M - lo)
@@ -203,13 +203,12 @@ def make_forward(key, smooth, primitive, packs, keep, keeps_states, vector):
                 u = before[t, lo:hi] if keep and at_once else current
                 winner = 0
                 if inhibits:
-                    highest = -np.inf
                     for n in range(count):
                         p = load_params(room, size, PARAMS * size + n) if vector else shared
                         z = room[U(FED) * U(size) + U(n)]
-                        above = advance(load_state(room, size, n), current[n], z, True, p, constants)[1] - p[0]
-                        if above > highest:
-                            highest, winner = above, n
+                        compared = advance(load_state(room, size, n), current[n], z, True, p, constants)[1]
+                        room[U(ABOVE) * U(size) + U(n)] = compared - p[0]
+                    winner = largest(room, ABOVE * size, count)
                 for n in range(count):
                     p = load_params(room, size, PARAMS * size + n) if vector else shared
                     z = room[U(FED) * U(size) + U(n)]
@@ -244,10 +243,10 @@ def make_backward(
     """
     retreat, at_once = make_step_backward(key, smooth, primitive, derivative), resets_at_once(key)
     (S, feedback), P, inhibits = carried_rows(key), param_rows(key), key[3]
-    FED, PARAMS, SUMS = S, S + 1, S + 1 + P  # rows of room behind what is carried: di[t+1], params, sums of their gradients
+    # Rows of room behind what is carried: di[t+1], params, sums of their gradients, the states but the membrane, u - theta.
+    FED, PARAMS, SUMS, STATES, ABOVE = S, S + 1, S + 1 + P, S + 1 + 2 * P, 2 * S + 2 * P
     load_carry, store_carry, load_params, add_sums = make_load(S), make_store(S), make_load(P), make_add(learns)
-    fill, read = inline(spread), make_read(S - 1, has_states)
-    zero, move = inline(clear), inline(copy)
+    load_states, fill, zero, move, largest = make_load(S - 1), inline(spread), inline(clear), inline(copy), inline(argmax)
 
     @kernel(key, code, smooth, static, learns, has_states, has_x, has_dspikes, has_dmembrane, vector)
     def neuron_backward_kernel(
@@ -257,7 +256,7 @@ def make_backward(
         T, M = membrane.shape[0] - 1, membrane.shape[1]
         F = params.shape[1]
         size = F if inhibits else CHUNK
-        room = np.empty((SUMS + P) * size, membrane.dtype)
+        room = np.empty((ABOVE + 1) * size, membrane.dtype)
         shared = load_params(params.reshape(-1), F, 0)
         for lo in range(0, M, size):
             count = min(size, M - lo)
@@ -265,7 +264,7 @@ def make_backward(
             if vector:
                 fill(params, lo, PARAMS, size, count, room)
             zero(room, 0, PARAMS * size)  # g[T] = 0
-            zero(room, SUMS * size, P * size)
+            zero(room, SUMS * size, (P + S - 1) * size)
             for k in range(S + feedback if len(carry) else 0):
                 move(room, k * size, carry[k], lo, count)
             for t in range(T - 1, -1, -1):
@@ -277,17 +276,21 @@ def make_backward(
                 cut = t + 1 < T and (t + 1) % truncate == 0
                 if cut:
                     zero(room, 0, S * size)
+                for k in range(S - 1 if has_states else 0):
+                    move(room, (STATES + k) * size, states[k, t], lo, count)
                 winner = 0
-                for n in range(1, count if inhibits else 0):
-                    best, other = (room[PARAMS * size + winner], room[PARAMS * size + n]) if vector else (shared[0], shared[0])
-                    if compared[n] - other > compared[winner] - best:
-                        winner = n
+                if inhibits:
+                    for n in range(count):
+                        threshold = room[U(PARAMS) * U(size) + U(n)] if vector else shared[0]
+                        room[U(ABOVE) * U(size) + U(n)] = compared[n] - threshold
+                    winner = largest(room, ABOVE * size, count)
                 for n in range(count):
                     p = load_params(room, size, PARAMS * size + n) if vector else shared
                     g, dback, u = load_carry(room, size, n), room[U(FED) * U(size) + U(n)], compared[n]
                     if has_dmembrane:
                         g = g[:-1] + (g[-1] + dm[n],)
-                    state, i = read(states, t, lo + n) + (previous[n],), current[n] if has_x else ZERO
+                    state = load_states(room, size, STATES * size + n) + (previous[n],)
+                    i = current[n] if has_x else ZERO
                     dz = ds[n] if has_dspikes else ZERO
                     dstate, di, dp = retreat(g, dz, dback, cut, state, i, u, n == winner, p, constants)
                     store_carry(room, size, n, dstate)
