@@ -96,40 +96,62 @@ def numbers(dtype, *values):
     return tuple(dtype.type(value) for value in values)
 
 
+# Tuples of numbers one row of ``size`` apart. Numba needs some 50 ms for each function, however short: so up to four at a time.
+
+
 @functools.cache
 def make_load(count):
     """-> load(room, size, n): the tuple room[n], room[n + size], room[n + 2 size], ..., ``count`` numbers."""
-    if count == 0:
-        return inline(lambda room, size, n: ())
-    rest, last = make_load(count - 1), count - 1
-    return inline(lambda room, size, n: rest(room, size, n) + (room[U(n) + U(last) * U(size)],))
+    if count > 4:
+        head, tail = make_load(4), make_load(count - 4)
+        return inline(lambda room, size, n: head(room, size, n) + tail(room, size, n + 4 * size))
+    return inline(
+        (
+            lambda room, size, n: (),
+            lambda room, size, n: (room[U(n)],),
+            lambda room, size, n: (room[U(n)], room[U(n) + U(size)]),
+            lambda room, size, n: (room[U(n)], room[U(n) + U(size)], room[U(n) + U(2) * U(size)]),
+            lambda room, size, n: (
+                room[U(n)], room[U(n) + U(size)], room[U(n) + U(2) * U(size)], room[U(n) + U(3) * U(size)],
+            ),
+        )[count]
+    )  # fmt: skip
 
 
 @functools.cache
 def make_store(count):
-    """-> store(room, size, n, values): the inverse of ``make_load``."""
-    if count == 0:
-        return inline(lambda room, size, n, values: None)
-    rest = make_store(count - 1)
+    """-> store(room, size, n, values): the inverse of ``make_load``, of at most four numbers."""
 
     def store(room, size, n, values):
         room[U(n)] = values[0]
-        rest(room, size, U(n) + U(size), values[1:])
+        if count > 1:
+            room[U(n) + U(size)] = values[1]
+        if count > 2:
+            room[U(n) + U(2) * U(size)] = values[2]
+        if count > 3:
+            room[U(n) + U(3) * U(size)] = values[3]
 
     return inline(store)
 
 
 @functools.cache
 def make_add(wanted):
-    """-> add(room, size, n, values): as ``make_store``, but those values that are wanted are added to what is there."""
+    """-> add(room, size, n, values): as a store, but those values that are wanted are added to what is there."""
     if not any(wanted):
         return inline(lambda room, size, n, values: None)
-    adds, rest = wanted[0], make_add(wanted[1:])
+    flags, rest = (*wanted, False, False, False)[:4], make_add(wanted[4:])
+    first, second, third, fourth = flags
 
     def add(room, size, n, values):
-        if adds:
+        if first:
             room[U(n)] += values[0]
-        rest(room, size, U(n) + U(size), values[1:])
+        if second:
+            room[U(n) + U(size)] += values[1]
+        if third:
+            room[U(n) + U(2) * U(size)] += values[2]
+        if fourth:
+            room[U(n) + U(3) * U(size)] += values[3]
+        rest(room, size, n + 4 * size, values[4:])
 
     return inline(add)
 
