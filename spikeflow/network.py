@@ -97,7 +97,7 @@ class Sequential:
             A missing or unknown name, another shape, a non-finite value, or a neuron with other constants.
         """
         known = {parameter.name: parameter for parameter in self._all_parameters()}
-        values = {name: _real(name, value) for name, value in state.items()}
+        values = self._without_aliases({name: _real(name, value) for name, value in state.items()})
         missing = sorted(set(known) - set(values))
         unknown = [name for name in values if name not in known and not self._check_constant(name, values[name])]
         if strict and (missing or unknown):
@@ -118,9 +118,20 @@ class Sequential:
         ours = neuron.snntorch_constants() if neuron else {}
         if key not in ours:
             return False
-        if not np.allclose(value, ours[key], rtol=1e-6, atol=0):
+        fits = value.size == 1 or value.shape == np.shape(ours[key])
+        if not fits or not np.allclose(value, ours[key], rtol=1e-6, atol=0):
             raise ValueError(f"{name} is {value}, but layer {position} ({neuron!r}) has {ours[key]}")
         return True
+
+    def _without_aliases(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A state without what snnTorch stores a second time; ValueError where the two differ."""
+        kept = dict(values)
+        for layer in (layer for layer in self.layers if isinstance(layer, Neuron)):
+            for alias, key in layer.snntorch_aliases.items():
+                name, twin = f"{layer.name}.{alias}", f"{layer.name}.{key}"
+                if name in kept and twin in kept and not np.array_equal(kept.pop(name), kept[twin]):
+                    raise ValueError(f"{name} must equal {twin}, got {values[name]} and {values[twin]}")
+        return kept
 
     # ---------------------------------------------------------------------------------------------- running
 

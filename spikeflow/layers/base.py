@@ -148,7 +148,11 @@ class Layer:
         options = inspect.signature(type(self)).parameters.values()
         shown = []
         for option in options:
-            value = _plain(getattr(self, option.name))
+            value = getattr(self, option.name)
+            try:
+                value = _plain(value)
+            except ValueError:  # a surrogate of the user's own
+                value = value.name
             text = f"array{np.shape(value)}" if isinstance(value, list) else f"{value}"
             if option.default is option.empty:
                 shown.append(text)

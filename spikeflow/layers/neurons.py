@@ -70,7 +70,9 @@ class Neuron(Layer):
     """
 
     neuron = ""  # its folder in spikeflow.ops.neurons
-    decays: tuple[str, ...] = ()  # options that are clamped to [0, 1] in forward
+    own_names: tuple[str, ...] = ()  # options that are numbers of this neuron alone
+    decays: tuple[str, ...] = ()  # of them, those that are clamped to [0, 1] in forward
+    snntorch_aliases: dict[str, str] = {}  # names under which snnTorch's state dict holds a parameter once more
     reset_delay = True
 
     def __init__(
@@ -149,8 +151,6 @@ class Neuron(Layer):
     def number_names(self) -> list[str]:
         """Options that are numbers and may be arrays or parameters."""
         return ["threshold", "graded_spikes_factor", *self.own_names]
-
-    own_names: tuple[str, ...] = ()
 
     def snntorch_constants(self) -> dict[str, np.ndarray | float]:
         """What snnTorch's state dict holds for such a neuron, parameters aside."""
@@ -368,10 +368,10 @@ class Lapicque(Neuron):
     ):  # fmt: skip
         super().__init__(threshold, spike_grad, reset_mechanism, **common)
         for name, value in (("R", R), ("C", C), ("time_step", time_step)):
-            given = value is not None
-            if given and not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value > 0):
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if not (number and np.isfinite(value) and value > 0) and (value is not None or name == "time_step"):
                 raise ValueError(f"{name} must be a positive finite number, got {value!r}")
-            setattr(self, name, float(value) if given else None)
+            setattr(self, name, value if value is None else float(value))
         both = R is not None and C is not None
         if beta is None and not both:
             raise ValueError(f"beta is needed, or R and C; got R={R!r}, C={C!r}")
@@ -380,21 +380,31 @@ class Lapicque(Neuron):
             raise ValueError(f"beta={beta} contradicts 1 - time_step / (R C) = {1 - self.time_step / (R * C):g}; leave one out")
         if C is not None and np.any(np.asarray(self.beta) == 1):
             raise ValueError("beta must be below 1 where C is given: R = time_step / (C (1 - beta))")
+        self.resistance = 1.0 if R is None else self.R  # in ohm
+        if R is None and C is not None:
+            self.resistance = self.time_step / (self.C * (1 - np.asarray(self.beta)))
 
-    @property
-    def resistance(self) -> float | np.ndarray:
-        """R in ohm."""
-        if self.R is None and self.C is not None:
-            return self.time_step / (self.C * (1 - np.asarray(self.beta)))
-        return 1.0 if self.R is None else self.R
+    def number_names(self):
+        return [*super().number_names(), "resistance"]
 
     def own(self, values):
         beta = np.clip(values["beta"], 0, 1)
-        return [beta, self.resistance * (1 - beta)]
+        return [beta, values["resistance"] * (1 - beta)]
 
     def own_backward(self, values, down):
         dbeta, dgain = down
-        return {"beta": (dbeta - self.resistance * dgain) * self._inside(values, "beta")}
+        return {"beta": (dbeta - values["resistance"] * dgain) * self._inside(values, "beta")}
+
+    def snntorch_constants(self):
+        constants = super().snntorch_constants()
+        del constants["resistance"]
+        beta, dt = np.asarray(self.beta), self.time_step
+        if self.R is not None and self.C is not None:
+            return constants | {"R": self.R, "C": self.C, "time_step": dt, "beta": np.exp(-dt / (self.R * self.C))}
+        with np.errstate(divide="ignore"):
+            product = dt / np.log(1 / beta)  # snnTorch's R C
+        R = self.R or (1.0 if self.C is None else product / self.C)
+        return constants | {"R": R, "C": product / R if self.C is None else self.C, "time_step": dt}
 
 
 class Synaptic(Neuron):
@@ -452,13 +462,21 @@ class Alpha(Neuron):
         self._check_order(np.asarray(self.alpha), np.asarray(self.beta))
 
     def _check_order(self, alpha, beta) -> None:
-        if np.any(alpha <= beta):
+        try:
+            ordered = (alpha > beta).all()
+        except ValueError:
+            raise ValueError(f"alpha and beta must fit together, got shapes {alpha.shape} and {beta.shape}") from None
+        if not ordered:
             raise ValueError(f"alpha must be greater than beta, got alpha={alpha}, beta={beta}")
+
+    def prepare(self, ops, plan):
+        prepared = super().prepare(ops, plan)
+        self._check_order(*prepared.params[len(COMMON) : len(COMMON) + 2])  # in the network's precision
+        return prepared
 
     def own(self, values):
         alpha, beta = (np.clip(values[name], 0, 1) for name in self.own_names)
-        self._check_order(alpha, beta)
-        with np.errstate(divide="ignore"):  # at beta = 0: tau = 1
+        with np.errstate(divide="ignore", invalid="ignore"):  # at beta = 0, where tau = 1; equal decays are refused afterwards
             return [alpha, beta, np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1]
 
     def own_backward(self, values, down):

@@ -39,6 +39,8 @@ class Recurrent(Neuron):
         As for every ``Neuron``.
     """
 
+    snntorch_aliases = {"recurrent.V": "V"}
+
     def __init__(
         self, V=1.0, all_to_all: bool = True, linear_features: int | None = None, conv2d_channels: int | None = None,
         kernel_size: int | None = None, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract",
