@@ -142,10 +142,6 @@ class LossSum(Loss):
     def terms(self):
         return list(self.parts)
 
-    def classes(self, features):
-        """The smallest number of classes of the parts that read labels."""
-        return min((loss.classes(features) for _, loss in self.parts if loss.target_kind == "labels"), default=features[0])
-
     def check(self, targets, num_steps, batch, features):
         """-> the targets as the parts that have any return them, which is the same for all."""
         checked = None
