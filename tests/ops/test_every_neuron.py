@@ -92,7 +92,7 @@ def test_the_cases_fire_and_reset():
     for case in CASES:
         spikes, membrane, dx, dparams = run(REFERENCE, case)
         if case.model.fires:
-            assert 0 < (spikes != 0).mean() < 0.9, case
+            assert 0 < (spikes != 0).mean() < 1, case
             assert dparams[0].any(), case
         assert dx.any() and dparams[len(COMMON) :].all(), case
 
