@@ -1,11 +1,12 @@
-"""A run of snnTorch, written down by benchmarks/make_trace.py, must come out of spikeflow.
+"""Runs of snnTorch, written down by benchmarks/make_trace.py, must come out of spikeflow.
 
-Its weights and images are multiples of 1/256: the sums of its convolutions are exact in any order, so that spikes and
-membranes are compared bit for bit.
+Weights and inputs are multiples of 1/256. In the network, the sums of convolutions are then exact in any order, so that spikes
+and membranes are compared bit for bit. Single neurons are compared state by state, streamed one step at a time.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 import spikeflow as sf
 
-TRACE = Path(__file__).parent / "traces" / "csnn_snntorch.npz"
+TRACES = Path(__file__).parent / "traces"
+TRACE = TRACES / "csnn_snntorch.npz"
 NEURONS = ("2", "5", "8")
 
 
@@ -64,3 +66,73 @@ def test_loss_and_gradients_are_snntorchs(net, trace):
     for parameter in net.parameters():
         error = np.linalg.norm(parameter.grad - expected[parameter.name])
         assert error <= 1e-5 * np.linalg.norm(expected[parameter.name]), parameter.name
+
+
+# ---------------------------------------------------------------------------------------------------- single neurons
+
+
+RUNS = (
+    "leaky", "leaky_at_once", "lapicque", "synaptic", "alpha_zero", "alpha_subtract", "rleaky_linear", "rleaky_one_to_one",
+    "rsynaptic_linear", "leaky_integrator",
+)  # fmt: skip
+COMPILED = tuple(name for name in RUNS if name != "alpha_subtract")  # each neuron with its default reset
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, dict[str, np.ndarray]]:
+    with np.load(TRACES / "neurons_snntorch.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    return {
+        name: part(arrays, name) | {"labels": arrays["labels"]} for name in {key.split("/")[0] for key in arrays if "/" in key}
+    }
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(name, "reference") for name in RUNS] + [(name, "cpu") for name in COMPILED],
+    ids=lambda pair: "-".join(pair),
+)
+def neuron(request, runs):
+    """-> the run, and the same layer in spikeflow with its loss."""
+    name, backend = request.param
+    run = runs[name]
+    case = json.loads(str(run["case"]))
+    options = case["options"] | {key: value if value.ndim else float(value) for key, value in part(run, "number").items()}
+    if case["neuron"] != "LeakyIntegrator":
+        options["spike_grad"] = case["spike_grad"]
+    net = sf.Sequential(getattr(sf, case["neuron"])(**options), backend=backend)
+    net.load_state_dict({f"0.{key}": value for key, value in part(run, "weight").items()}, strict=False)
+    first, *others = (getattr(sf.losses, loss["name"])(**loss["options"]) for loss in case["loss"])
+    return run, net, sum(others, first)
+
+
+def error(a, b) -> float:
+    """-> |a - b| / |b|."""
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def test_there_is_a_run_of_each_neuron(runs):
+    assert set(runs) == set(RUNS)
+
+
+def test_a_neurons_spikes_and_states_are_snntorchs(neuron):
+    run, net, _ = neuron
+    state = None
+    for t, current in enumerate(run["x"]):
+        spikes, _, state = net.stream(current[None], state)
+        np.testing.assert_array_equal(spikes[0], run["spikes"][t])
+        np.testing.assert_allclose(state["0"], run["states"][t], rtol=0, atol=1e-6)
+
+
+def test_a_neurons_loss_and_gradients_are_snntorchs(neuron):
+    run, net, loss_fn = neuron
+    net.zero_grad()
+    loss, _ = net.loss_and_grad(run["x"], run["labels"], loss_fn)
+    assert loss == pytest.approx(float(run["loss"]), rel=1e-6)
+    expected = part(run, "grad")
+    gradients = {parameter.name.partition(".")[2]: parameter.grad.copy() for parameter in net.parameters()}
+    spikes, membrane = net.forward(run["x"])
+    gradients["x"] = net.backward(*loss_fn.evaluate(spikes, membrane, run["labels"])[1:], input_grad=True)
+    assert set(gradients) == set(expected)
+    for name, gradient in gradients.items():
+        assert error(gradient, expected[name]) <= 1e-5, name

@@ -142,7 +142,7 @@ def _datan(x, p):
 def sigmoid(slope: float = 25) -> Surrogate:
     """P(x) = 1 / (1 + exp(-slope x)),  P'(x) = slope P(x) (1 - P(x)).
 
-    Written so that nothing overflows: snnTorch's code gives NaN below x = -3.55 at the default slope.
+    Written so that nothing overflows: snnTorch's code gives NaN below about x = -3.4 at the default slope.
     """
     return Surrogate("sigmoid", {"slope": float(slope)}, (float(slope), 0.5), _sigmoid, _dsigmoid)
 
