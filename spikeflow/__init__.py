@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import datasets, losses, metrics, optim, surrogate
+    from . import datasets, encoding, losses, metrics, optim, surrogate
     from .checkpoint import load
     from .finite_differences import gradcheck
     from .layers import (
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from .network import Sequential
     from .parallel import get_num_threads, set_num_threads
+    from .recurrences import explain
 
-_MODULES = ("datasets", "losses", "metrics", "optim", "surrogate")
+_MODULES = ("datasets", "encoding", "losses", "metrics", "optim", "surrogate")
 _NAMES = {
     "Alpha": "layers",
     "Conv2d": "layers",
@@ -47,6 +48,7 @@ _NAMES = {
     "RSynaptic": "layers",
     "Sequential": "network",
     "Synaptic": "layers",
+    "explain": "recurrences",
     "get_num_threads": "parallel",
     "gradcheck": "finite_differences",
     "load": "checkpoint",
@@ -69,6 +71,8 @@ __all__ = [
     "Synaptic",
     "__version__",
     "datasets",
+    "encoding",
+    "explain",
     "get_num_threads",
     "gradcheck",
     "load",

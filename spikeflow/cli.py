@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a network on its data set and write a run folder")
     train.set_defaults(command=_train)
-    train.add_argument("preset", help="what to train: csnn-mnist (snnTorch's Tutorial 6)")
+    train.add_argument("preset", help="what to train: csnn-mnist (snnTorch's Tutorial 6), fcn-mnist (its Tutorial 5)")
     train.add_argument("--epochs", type=int, help="passes over the training set")
     train.add_argument("--batch-size", type=int, help="samples per step")
     train.add_argument("--lr", type=float, help="learning rate")
@@ -50,6 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data-dir", help="folder with the four MNIST IDX files, instead of the embedded ones")
     train.add_argument("--out-dir", help="the run folder (default: runs/<preset>-<time>)")
 
+    variant = train.add_argument_group("variants of the network (each defaults to the tutorial's)")
+    variant.add_argument(
+        "--loss", help="a loss of spikeflow.losses by name, such as ce_rate_loss, mse_count_loss, ce_temporal_loss"
+    )
+    variant.add_argument("--encoding", help="direct (the image at every step), rate or latency")
+    variant.add_argument("--neuron", help="leaky, lapicque, synaptic, alpha, rleaky or rsynaptic (each hears itself alone)")
+    variant.add_argument("--surrogate", help="a surrogate by name, such as atan, with its first parameter if need be: atan:2")
+    variant.add_argument("--beta", type=float, help="decay of the membrane per time step")
+    variant.add_argument("--learn-beta", action="store_true", default=None, help="train the decay, too")
+    variant.add_argument("--learn-threshold", action="store_true", default=None, help="train the threshold, too")
+    variant.add_argument("--hidden", type=int, help="neurons of fcn-mnist's hidden layer")
+    variant.add_argument("--subset", type=int, default=1, help="use every n-th image of the data set only (default 1)")
+
     evaluate = commands.add_parser("evaluate", help="test accuracy of a run's checkpoint")
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument("run", type=Path, help="run folder, or a checkpoint file")
@@ -60,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     gradcheck = commands.add_parser("gradcheck", help="compare a network's gradients with finite differences")
     gradcheck.set_defaults(command=_gradcheck)
-    gradcheck.add_argument("preset", help="which network: csnn-mnist")
+    gradcheck.add_argument("preset", help="which network: csnn-mnist or fcn-mnist")
     gradcheck.add_argument("--batch-size", type=int, default=4, help="samples (default 4)")
     gradcheck.add_argument("--num-steps", type=int, default=5, help="time steps (default 5)")
     gradcheck.add_argument("--entries", type=int, default=12, help="entries compared per parameter (default 12)")
@@ -89,8 +102,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     net, info = load_with_info(path, backend=arguments.backend)
     if "num_steps" not in info:
         raise CheckpointError(f"{path} was not written by `spikeflow train`: it does not say how many steps to run")
-    images, labels = datasets.mnist("test", data_dir=arguments.data_dir)
-    accuracy = training.evaluate(net, images, labels, info["num_steps"])
+    images, labels = (array[:: info.get("subset", 1)] for array in datasets.mnist("test", data_dir=arguments.data_dir))
+    accuracy = training.evaluate(net, images, labels, info["num_steps"], info.get("encoding", "direct"), info.get("seed", 0))
     correct = round(accuracy * len(labels))
     print(f"{path}: test accuracy {100 * accuracy:.2f} % ({correct} of {len(labels)}), iteration {info['iteration']}")
     return 0
@@ -99,17 +112,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _gradcheck(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from . import datasets, losses, presets
+    from . import datasets, presets
     from .finite_differences import gradcheck
     from .layers.base import positive_int
     from .network import Sequential
 
     preset = presets.find(arguments.preset)
-    net = Sequential(*preset.layers(), seed=arguments.seed, backend=arguments.backend)
+    net = Sequential(*presets.make_layers(preset, preset.defaults), seed=arguments.seed, backend=arguments.backend)
     images, labels = datasets.mnist("test")
     count = positive_int("batch_size", arguments.batch_size)
     report = gradcheck(
-        net, images[:count, None] / np.float64(255), labels[:count], getattr(losses, preset.loss)(),
+        net, images[:count, None] / np.float64(255), labels[:count], presets.make_loss(preset.defaults["loss"]),
         num_steps=arguments.num_steps, entries=arguments.entries, directions=arguments.directions, seed=arguments.seed,
     )  # fmt: skip
     print(f"{arguments.preset}, backend {arguments.backend}: hand-derived gradients against finite differences")

@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import backends, parallel, random
+from . import backends, inspection, parallel, random
 from .layers import Layer, Neuron, Parameter, from_config
 from .layers.base import positive_int
 from .losses import Loss
-from .ops.events import SpikeWords
 from .ops.simd import scratch
 from .pipeline import Call, Run, channel_first, channel_last, membrane_of
 
@@ -141,6 +140,7 @@ class Sequential:
         Parameters
         ----------
         images : (B, C, H, W) or (B, F) with ``num_steps``, shown at every step; (T, B, ...) without: the first axis is time
+            Of the network's dtype; or of bool, which are spikes and travel as bits.
         num_steps : int, optional
 
         Returns
@@ -151,7 +151,7 @@ class Sequential:
         Raises
         ------
         TypeError
-            Images of another dtype than the network's.
+            Images of another dtype.
         ValueError
             A shape that does not fit (the layer is named), NaN or infinity in images or parameters, ``num_steps`` below 1.
         """
@@ -314,26 +314,45 @@ class Sequential:
             parts.append(spikes.sum(0) if counts else spikes)
         return np.concatenate(parts, axis=0 if counts else 1)
 
-    def record(self, images: np.ndarray, num_steps: int | None = None) -> dict[str, dict[str, np.ndarray]]:
-        """Run the network and return what every neuron did: ``{layer name: {"spikes": (T, B, ...), "membrane": (T, B, ...)}}``.
+    def record(
+        self, images: np.ndarray, num_steps: int | None = None, backward: bool = False, labels=None, loss_fn: Loss | None = None
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Run the network and return what every neuron did.
 
-        Arguments as for ``forward``; images are channel first, as everywhere outside the engine.
+        Parameters
+        ----------
+        images, num_steps
+            As for ``forward``.
+        backward : bool
+            Take ``loss_fn`` of ``labels`` back through the network, too; no parameter's gradient changes.
+        labels : (B,) integers, or what the loss calls its targets
+        loss_fn : Loss
+
+        Returns
+        -------
+        {layer name: {"spikes", "membrane": (T, B, ...)}}
+            With ``backward`` also ``"dspikes"``, dL/dspikes as it comes from the layers behind, and ``"dmembrane"``, the whole
+            dL/dmembrane: of the membrane that was compared with the threshold.
+
+        Raises
+        ------
+        ValueError
+            ``backward`` without labels and loss.
         """
-        call = self._call(images, num_steps)
-        call.run.records = True
-        results = [None] * len(call.blocks)
+        if not backward:
+            return inspection.record(self._call(images, num_steps))
+        if not isinstance(loss_fn, Loss):
+            raise ValueError(f"backward=True needs a loss of spikeflow.losses as loss_fn, got {loss_fn!r}")
+        call = self._call(images, num_steps, plain=True)
+        targets = loss_fn.check(labels, call.run.num_steps, call.batch, call.shapes[-1])
+        return inspection.record(call, loss_fn, targets)
 
-        def task(i):
-            results[i] = self._record_block(call, call.blocks[i])
+    def health(self, images: np.ndarray, num_steps: int | None = None) -> inspection.Health:
+        """How the neurons are doing: who never fires, who always does, and how much of the gradient passes.
 
-        parallel.run(task, len(call.blocks))
-        return {
-            name: {
-                key: channel_first(np.concatenate([result[name][key] for result in results], axis=1))
-                for key in ("spikes", "membrane")
-            }
-            for name in results[0]
-        }
+        Arguments as for ``forward``. Returns a ``Health``: its ``layers`` hold the numbers, ``print`` shows a table.
+        """
+        return inspection.health(self._call(images, num_steps))
 
     # ---------------------------------------------------------------------------------------------- description
 
@@ -365,8 +384,11 @@ class Sequential:
 
     # ---------------------------------------------------------------------------------------------- one call
 
-    def _call(self, images, num_steps, **options) -> Call:
-        """Check the arguments of a public call and work out what its blocks share; ``options`` of its ``Run``."""
+    def _call(self, images, num_steps, plain: bool = False, **options) -> Call:
+        """Check the arguments of a public call and work out what its blocks share; ``options`` of its ``Run``.
+
+        ``plain``: no spikes as bits, and nothing fused.
+        """
         static = num_steps is not None
         x = self._check_images(images, static)
         num_steps = positive_int("num_steps", num_steps) if static else x.shape[0]
@@ -378,11 +400,11 @@ class Sequential:
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
         # A copy: the caller may change the images before backward reads them.
         x = np.array(channel_last(x[None] if static else x), order="C")
-        return Call(self.layers, self._ops, self.dtype, x, static, Run(num_steps, **options), self.events, shapes)
+        return Call(self.layers, self._ops, self.dtype, x, static, Run(num_steps, **options), self.events and not plain, shapes)
 
     def _check_images(self, images, static: bool) -> np.ndarray:
         images = np.asarray(images)
-        if images.dtype != self.dtype:
+        if images.dtype not in (self.dtype, np.bool_):
             raise TypeError(
                 f"images are {images.dtype}, the network computes in {self.dtype}: "
                 f"pass images.astype(np.{self.dtype})" + (" / 255" if images.dtype == np.uint8 else "")
@@ -414,17 +436,6 @@ class Sequential:
 
         parallel.run(task, len(call.blocks))
         return channel_first(outputs)
-
-    def _record_block(self, call: Call, block: slice) -> dict[str, dict[str, np.ndarray]]:
-        record = {}
-
-        def watch(layer, x, keep):
-            if isinstance(layer, Neuron):
-                spikes = x.dense(self.dtype) if isinstance(x, SpikeWords) else x
-                record[layer.name] = {"spikes": spikes, "membrane": membrane_of(keep)}
-
-        call.forward_block(block, watch)
-        return record
 
 
 def _real(name: str, value) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 from . import parallel
 from .layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, Neuron
 from .layers.base import Plan
+from .ops.events import SpikeWords
 
 __all__ = ["Call", "Run", "block_size", "channel_first", "channel_last", "membrane_of"]
 
@@ -58,16 +59,18 @@ class Call:
     layers: tuple[Layer, ...]
     ops: SimpleNamespace
     dtype: np.dtype
-    x: np.ndarray  # (T or 1, B, H, W, C) or (T or 1, B, F)
+    x: np.ndarray  # (T or 1, B, H, W, C) or (T or 1, B, F); of bool, spikes
     static: bool
     run: Run
     events: bool
     shapes: list[tuple[int, ...]]  # (C, H, W) or (F,): of each layer's input, and of the output
+    spikes: SpikeWords | None = field(init=False)  # x, where it is spikes and the first layer reads bits
     prepared: list[Any] = field(init=False)  # what each layer works out once for all blocks
     kept: list[Any] | None = None  # of each block, of each layer: what forward kept for backward
 
     def __post_init__(self):
-        plans = make_plans(self)
+        plans, reads_spikes = make_plans(self)
+        self.spikes = SpikeWords.pack(self.x) if reads_spikes else None
         self.prepared = [layer.prepare(self.ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
 
     @property
@@ -108,7 +111,7 @@ class Call:
         if dspikes is None and dmembrane is None:
             raise ValueError("backward needs dspikes, dmembrane, or both")
         gradients = [self._output_gradient(*pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
-        dx = np.empty_like(self.x) if input_grad else None
+        dx = np.empty(self.x.shape, self.dtype) if input_grad else None
 
         def block_backward(i, grads):
             block = self.blocks[i]
@@ -139,7 +142,8 @@ class Call:
 
         ``watch(layer, output, kept)`` sees them all; ``states`` are the neurons' own for these samples, changed in place.
         """
-        x, kept = np.ascontiguousarray(self.x[:, block]), []
+        x = np.ascontiguousarray(self.x[:, block], self.dtype) if self.spikes is None else self.spikes.samples(block)
+        kept = []
         run = self.run if states is None else replace(self.run, states=states)
         for layer, prepared in zip(self.layers, self.prepared, strict=True):
             x, keep = layer.forward(self.ops, prepared, x, run)
@@ -180,21 +184,22 @@ class Call:
                     parameter.grad += gradient
 
 
-def make_plans(call: Call) -> list[Plan]:
-    """What each layer may leave out because of its neighbours.
+def make_plans(call: Call) -> tuple[list[Plan], bool]:
+    """What each layer may leave out because of its neighbours; and whether the input enters as bits.
 
-    Nothing in plain backends. Spikes travel as bits unless the twin replaces them by smooth numbers. What is fused or computed
-    again knows neither a state from outside nor one that is detached on the way.
+    Nothing in plain backends. Spikes, those of a given sequence of bool too, travel as bits unless the twin replaces them by
+    smooth numbers. What is fused or computed again knows neither a state from outside nor one that is detached on the way.
     """
     layers, shapes, run = call.layers, call.shapes, call.run
     plans = [Plan(shape, call.dtype) for shape in shapes[:-1]]
     if not hasattr(call.ops, "conv2d_forward_events"):
-        return plans
+        return plans, False
     for i, (layer, after) in enumerate(zip(layers, layers[1:], strict=False)):
         if isinstance(layer, Flatten) and isinstance(after, Linear) and len(shapes[i]) == 3:
             plans[i].relabels, plans[i + 1].image = True, shapes[i]
     if not call.events or run.smooth:
-        return plans
+        return plans, False
+    binary = call.x.dtype == bool and not call.static and _reads_words(layers, 0, plans)
     whole = run.truncate is None and not run.streams
     for i, (layer, after) in enumerate(zip(layers, layers[1:], strict=False)):
         if isinstance(layer, Neuron):
@@ -203,12 +208,12 @@ def make_plans(call: Call) -> list[Plan]:
             plans[i].recomputes = plans[i].packs and constant and whole and layer.plain() is not None
         elif isinstance(layer, Conv2d) and isinstance(after, MaxPool2d) and after.stride >= after.kernel_size:
             plans[i + 1].routes = True
-            if i and plans[i - 1].packs:
+            if plans[i - 1].packs if i else binary:
                 plans[i].pool = after.kernel_size, after.stride
-                plans[i].awaits = layer.padding == 0 and plans[i - 1].recomputes
+                plans[i].awaits = i > 0 and layer.padding == 0 and plans[i - 1].recomputes
                 if whole and isinstance(layers[i + 2], Neuron) and _reads_words(layers, i + 3, plans):
                     plans[i].fires = layers[i + 2].plain()
-    return plans
+    return plans, binary
 
 
 def _reads_words(layers, i: int, plans) -> bool:

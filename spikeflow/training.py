@@ -24,13 +24,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import checkpoint, datasets, losses, metrics, optim, parallel, presets
+from . import checkpoint, datasets, metrics, optim, parallel, presets
+from . import encoding as encodings
 from ._version import __version__
 from .layers.base import positive_int
 from .network import Sequential
 
 __all__ = ["NonFiniteError", "Settings", "evaluate", "train"]
 
+EVALUATION = 2**32  # first step of the draws for evaluations: behind all training steps
 SILENT_ITERATIONS = 50  # training steps without an output spike before the warning
 
 
@@ -54,6 +56,15 @@ class Settings:
     backend: str = "cpu"
     data_dir: str | None = None
     out_dir: str | None = None
+    loss: str | None = None
+    encoding: str | None = None
+    neuron: str | None = None
+    surrogate: str | None = None
+    beta: float | None = None
+    learn_beta: bool | None = None
+    learn_threshold: bool | None = None
+    hidden: int | None = None
+    subset: int = 1
 
     def resolved(self) -> Settings:
         """-> a copy with the preset's values and the defaults filled in, numbers checked."""
@@ -62,8 +73,13 @@ class Settings:
         for key in ("epochs", "batch_size", "lr", "num_steps"):
             if values[key] is None:
                 values[key] = getattr(preset, key)
-        for key in ("epochs", "batch_size", "num_steps", "eval_every"):
+        for key, default in preset.defaults.items():
+            if values[key] is None:
+                values[key] = default
+        for key in ("epochs", "batch_size", "num_steps", "eval_every", "subset"):
             values[key] = positive_int(key, values[key])
+        if values["hidden"] is not None:
+            values["hidden"] = positive_int("hidden", values["hidden"])
         if values["max_iterations"] is not None:
             values["max_iterations"] = positive_int("max_iterations", values["max_iterations"])
         if values["threads"] is None:
@@ -90,9 +106,10 @@ def train(settings: Settings) -> dict[str, Any]:
     """
     settings = settings.resolved()
     parallel.set_num_threads(settings.threads)
-    preset = presets.find(settings.preset)
-    net = Sequential(*preset.layers(), seed=settings.seed, backend=settings.backend)
-    run = _Run(settings, net, preset)
+    net = Sequential(
+        *presets.make_layers(presets.find(settings.preset), vars(settings)), seed=settings.seed, backend=settings.backend
+    )
+    run = _Run(settings, net)
     try:
         with _interruptible() as interrupted:
             run.loop(interrupted)
@@ -101,11 +118,29 @@ def train(settings: Settings) -> dict[str, Any]:
         run.close()
 
 
-def evaluate(net: Sequential, images: np.ndarray, labels: np.ndarray, num_steps: int, batch_size: int = 256) -> float:
-    """-> accuracy_rate of ``net`` over uint8 images (N, H, W); warns if not a single output spike was seen."""
+def encode(x: np.ndarray, encoding: str, num_steps: int, seed: int, step: int) -> tuple[np.ndarray, int | None]:
+    """Images (B, ...) in [0, 1] -> what ``Sequential`` takes for them: images and num_steps, or spikes (T, B, ...) and None.
+
+    ``step`` tells batches apart whose spikes are drawn from the same ``seed``.
+    """
+    if encoding == "rate":
+        return encodings.rate(x, num_steps, seed=seed, step=step), None
+    if encoding == "latency":
+        return encodings.latency(x, num_steps, tau=5, normalize=True, clip=True), None
+    return x, num_steps
+
+
+def evaluate(
+    net: Sequential, images: np.ndarray, labels: np.ndarray, num_steps: int, encoding: str = "direct", seed: int = 0,
+    batch_size: int = 256,
+) -> float:  # fmt: skip
+    """-> accuracy_rate of ``net`` over uint8 images (N, H, W); warns if not a single output spike was seen.
+
+    Spikes that an encoding draws are the same in every evaluation of a seed.
+    """
     correct = spikes = 0
-    for x, y in datasets.DataLoader(images, labels, batch_size=batch_size, shuffle=False, drop_last=False):
-        counts = net.predict(x, num_steps, batch_size=batch_size, counts=True)
+    for number, (x, y) in enumerate(datasets.DataLoader(images, labels, batch_size=batch_size, shuffle=False, drop_last=False)):
+        counts = net.predict(*encode(x, encoding, num_steps, seed, EVALUATION + number), batch_size=batch_size, counts=True)
         correct += round(metrics.accuracy_rate(counts, y) * len(y))
         spikes += int(counts.sum())
     if spikes == 0:
@@ -116,14 +151,17 @@ def evaluate(net: Sequential, images: np.ndarray, labels: np.ndarray, num_steps:
 class _Run:
     """One training run: the data, the network, its optimizer, and the folder they report to."""
 
-    def __init__(self, settings: Settings, net: Sequential, preset: presets.Preset):
+    def __init__(self, settings: Settings, net: Sequential):
         self.settings, self.net = settings, net
-        self.test = datasets.mnist("test", data_dir=settings.data_dir)
+        train, self.test = (
+            tuple(array[:: settings.subset] for array in datasets.mnist(part, data_dir=settings.data_dir))
+            for part in ("train", "test")
+        )
         self.loader = datasets.DataLoader(
-            *datasets.mnist("train", data_dir=settings.data_dir),
+            *train,
             batch_size=settings.batch_size, shuffle=True, drop_last=True, seed=settings.seed,
         )  # fmt: skip
-        self.loss_fn = getattr(losses, preset.loss)()
+        self.loss_fn = presets.make_loss(settings.loss)
         self.optimizer = optim.Adam(net.parameters(), lr=settings.lr, betas=(0.9, 0.999))
         self.iteration = self.silent = 0
         self.best = self.accuracy = -1.0
@@ -161,7 +199,8 @@ class _Run:
         begin = time.perf_counter()
         self.iteration += 1
         self.optimizer.zero_grad()
-        loss, spikes = self.net.loss_and_grad(images, labels, self.loss_fn, num_steps=self.settings.num_steps)
+        x, num_steps = self._encode(images, self.iteration)
+        loss, spikes = self.net.loss_and_grad(x, labels, self.loss_fn, num_steps=num_steps)
         self._check_finite(loss, "grad")
         self.optimizer.step()
         self._check_finite(loss, "value")
@@ -186,6 +225,9 @@ class _Run:
             last = self.net.layers[-1]
             raise NonFiniteError(f"iteration {self.iteration}: the loss of layer {last.name} ({last!r}) is {loss}")
 
+    def _encode(self, images, step: int):
+        return encode(images, self.settings.encoding, self.settings.num_steps, self.settings.seed, step)
+
     def _watch_silence(self, spikes) -> None:
         self.silent = 0 if spikes.any() else self.silent + 1
         if self.silent == SILENT_ITERATIONS:
@@ -200,7 +242,7 @@ class _Run:
         with warnings.catch_warnings():
             if not trained:
                 warnings.simplefilter("ignore")  # untrained, this network is silent
-            self.accuracy = evaluate(self.net, *self.test, self.settings.num_steps)
+            self.accuracy = evaluate(self.net, *self.test, self.settings.num_steps, self.settings.encoding, self.settings.seed)
         self.evaluated = self.iteration
         tqdm.write(f"iteration {self.iteration:5d}  test accuracy {100 * self.accuracy:6.2f} %", file=sys.stdout)
         sys.stdout.flush()
@@ -216,6 +258,9 @@ class _Run:
         info = {
             "preset": self.settings.preset,
             "num_steps": self.settings.num_steps,
+            "encoding": self.settings.encoding,
+            "seed": self.settings.seed,
+            "subset": self.settings.subset,
             "iteration": self.iteration,
             "test_accuracy": self.accuracy if self.evaluated == self.iteration else None,
         }
@@ -243,20 +288,23 @@ class _Run:
             "evaluated_at": self.evaluated,
             "interrupted": interrupted,
             "images_per_second": images_per_second,
-            "firing_rates": self._firing_rates(),
+            "health": self._health(),
             "peak_memory_mb": _peak_memory_mb(),
         }
         _print_summary(summary)
         return summary
 
-    def _firing_rates(self, samples: int = 32) -> dict[str, float]:
-        """The share of (neuron, step) pairs with a spike, by layer, over a few test images."""
+    def _health(self, samples: int = 32):
+        """The neurons' health over a few test images; warns of layers in which no neuron fires."""
         images = self.test[0][:samples, None].astype(np.float32) / np.float32(255)
-        rates = {}
-        for image in np.split(images, len(images)):  # a record is large: every spike and membrane as a number
-            for name, layer in self.net.record(image, self.settings.num_steps).items():
-                rates.setdefault(name, []).append(layer["spikes"].mean())
-        return {name: float(np.mean(of_images)) for name, of_images in rates.items()}
+        health = self.net.health(*self._encode(images, 0))
+        if health.dead:
+            warnings.warn(
+                f"no neuron of layer {', '.join(health.dead)} fires: nothing is learned through it. Try larger weights, a lower "
+                "threshold, a higher beta, or a surrogate with a wider derivative",
+                stacklevel=2,
+            )
+        return health
 
     def close(self) -> None:
         self.rows.close()
@@ -275,11 +323,10 @@ def _new_folder(settings: Settings) -> Path:
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    rates = ", ".join(f"layer {name} {100 * rate:.1f} %" for name, rate in summary["firing_rates"].items())
     at = f"on the whole test set, at iteration {summary['evaluated_at']}"
     print(f"test accuracy {100 * summary['test_accuracy']:.2f} % {at}")
     print(f"{summary['images_per_second']:.0f} images/s in training steps, peak memory {summary['peak_memory_mb']:.0f} MB")
-    print(f"firing rates: {rates}")
+    print(summary["health"])
     print(f"run folder: {summary['run']}")
 
 

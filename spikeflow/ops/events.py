@@ -56,6 +56,18 @@ class SpikeWords:
         """(T, B, ...) of the array that the words stand for."""
         return (self.num_steps, *self.words.shape[1:])
 
+    @classmethod
+    def pack(cls, spikes: np.ndarray) -> SpikeWords:
+        """spikes (T, B, ...), numbers that are 0 or 1 -> the same as words."""
+        words = np.zeros((-(-len(spikes) // WORD), *spikes.shape[1:]), np.uint64)
+        for t, step in enumerate(spikes):
+            words[t // WORD] |= (step != 0).astype(np.uint64) << np.uint64(t % WORD)
+        return cls(words, len(spikes))
+
+    def samples(self, some: slice) -> SpikeWords:
+        """-> the spikes of some samples."""
+        return SpikeWords(np.ascontiguousarray(self.words[:, some]), self.num_steps)
+
     def dense(self, dtype) -> np.ndarray:
         """-> the spikes (T, B, ...) as numbers."""
         steps = np.arange(self.num_steps)

@@ -57,14 +57,15 @@ def neuron_forward(
 
 
 def neuron_backward(
-    model: Model, dspikes, dmembrane, trajectory, input_steps, params, x=None, learns=(), truncate=None, carry=None, smooth=False
+    model: Model, dspikes, dmembrane, trajectory, input_steps, params, x=None, learns=(), truncate=None, carry=None, smooth=False,
+    trace=None,
 ):  # fmt: skip
     """dspikes, dmembrane (T, M) or None -> dx (input_steps, M), dparams (P, 1 or F) float64.
 
     ``learns``: which rows of dparams are wanted, P flags; none without it, and dparams is None. x is the forward pass's, for
     neurons whose own parameters' gradients read it. ``carry`` (S, M) is what comes back in time from the step behind the last,
     zeros by default, and then, in place, what goes to the step before the first. ``truncate`` = K: nothing is carried across the
-    steps K, 2 K, ...
+    steps K, 2 K, ... ``trace`` (T, M) is filled with dL/du, of the membranes that are compared with the threshold.
     """
     membrane, before, states, fed_back = trajectory
     T, M, dtype = len(membrane) - 1, membrane.shape[1], membrane.dtype
@@ -74,7 +75,7 @@ def neuron_backward(
     dback = carry[-1].copy() if carry is not None and model.feedback else zeros
     dx, sums = np.zeros((input_steps, M), dtype), np.zeros((len(params), M))
     for t in reversed(range(T)):
-        m, u = membrane[t], membrane[t + 1] if before is None else before[t]
+        m, u = membrane[t], before[t] if before is not None and len(before) else membrane[t + 1]
         r = (m > threshold).astype(dtype) if model.fires else zeros
         cut = truncate is not None and t + 1 < T and (t + 1) % truncate == 0
         if cut:
@@ -104,6 +105,8 @@ def neuron_backward(
             else:
                 du = (1 - s + r) * n + slope * (ds - u * n)  # (R8)
                 sums[0] -= slope * (ds - u * n)
+        if trace is not None:
+            trace[t] = du
         state = [*(states[:, t] if states is not None and len(states) else [zeros] * (len(g) - 1)), m]
         current = zeros if x is None else x[min(t, len(x) - 1)]
         g, dback, dthreshold, down = model.reference.step_backward(
