@@ -72,7 +72,7 @@ def test_the_share_of_right_samples():
         (metrics.accuracy_rate, np.ones((3, 1, 4)), {"population_code": True, "num_classes": 3}, ValueError, "must divide"),
         (metrics.accuracy_rate, np.ones((3, 1, 4)), {"population_code": True, "num_classes": 2}, ValueError, r"in \[0, 2\)"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_bad_arguments(metric, spikes, options, error, message):
     with pytest.raises(error, match=message):

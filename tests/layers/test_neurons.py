@@ -76,7 +76,7 @@ def assert_same_bits(actual, expected):
         ({"spike_grad": surrogate.atan}, TypeError, "spike_grad must come from spikeflow.surrogate"),
         ({"spike_grad": {"name": "step"}}, ValueError, "unknown surrogate 'step'"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None) or str(value).partition(" at 0x")[0],
 )
 def test_bad_option(options, error, message):
     with pytest.raises(error, match=message):
