@@ -8,9 +8,10 @@
 
 Names, options and numbers are those of ``snntorch.spikegen`` (snnTorch 1.0.0), except where a docstring says otherwise.
 
-Common to all: T steps, B samples; time is the first axis of what is returned, and is counted in steps from 0. Data are float32 or
-float64. Spikes are bool, which a network takes as they are and carries as bits; other results have the data's dtype. Random numbers are a function of
-``(seed, step)`` alone: give each batch of a run its own ``step``, and it can be drawn again at any time, on any machine.
+Common to all: T steps, B samples; time is the first axis of what is returned, and is counted in steps from 0. Data are float32
+or float64. Spikes are bool, which a network takes as they are and carries as bits; other results have the data's dtype. Random
+numbers are a function of ``(seed, step)`` alone: give each batch of a run its own ``step``, and it can be drawn again at any
+time, on any machine.
 
 Arguments of the wrong kind raise a TypeError, those out of their range, NaN and infinity included, a ValueError; both name them.
 """
