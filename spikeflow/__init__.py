@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import datasets, encoding, losses, metrics, optim, surrogate
+    from . import datasets, encoding, losses, metrics, optim, plotting, surrogate
     from .checkpoint import load
     from .finite_differences import gradcheck
     from .layers import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .parallel import get_num_threads, set_num_threads
     from .recurrences import explain
 
-_MODULES = ("datasets", "encoding", "losses", "metrics", "optim", "surrogate")
+_MODULES = ("datasets", "encoding", "losses", "metrics", "optim", "plotting", "surrogate")
 _NAMES = {
     "Alpha": "layers",
     "Conv2d": "layers",
@@ -79,6 +79,7 @@ __all__ = [
     "losses",
     "metrics",
     "optim",
+    "plotting",
     "set_num_threads",
     "surrogate",
 ]

@@ -1,4 +1,4 @@
-"""The command line: ``spikeflow train | evaluate | gradcheck``.
+"""The command line: ``spikeflow train | evaluate | plot | gradcheck``.
 
 Heavy imports happen inside the commands, so that ``--help`` answers at once.
 """
@@ -71,6 +71,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--threads", type=int, help="threads to use (default: all cores)")
     evaluate.add_argument("--data-dir", help="folder with the MNIST IDX files, instead of the embedded ones")
 
+    plot = commands.add_parser("plot", help="pictures of a finished run")
+    plot.set_defaults(command=_plot)
+    plot.add_argument("run", type=Path, help="run folder")
+    plot.add_argument(
+        "--kind", default="all",
+        help="curves, raster, traces, spike-count, input, rates, filters, confusion, gradient-flow, surrogates, or all (default)",
+    )  # fmt: skip
+    plot.add_argument("--out", type=Path, help="file to write (default: RUN/KIND.png, or .gif); its ending says the format")
+    plot.add_argument("--sample", type=int, default=0, help="which test image, where one is shown (default 0)")
+    plot.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="default latest")
+    plot.add_argument("--data-dir", help="folder with the MNIST IDX files, instead of the embedded ones")
+
     gradcheck = commands.add_parser("gradcheck", help="compare a network's gradients with finite differences")
     gradcheck.set_defaults(command=_gradcheck)
     gradcheck.add_argument("preset", help="which network: csnn-mnist or fcn-mnist")
@@ -106,6 +118,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     accuracy = training.evaluate(net, images, labels, info["num_steps"], info.get("encoding", "direct"), info.get("seed", 0))
     correct = round(accuracy * len(labels))
     print(f"{path}: test accuracy {100 * accuracy:.2f} % ({correct} of {len(labels)}), iteration {info['iteration']}")
+    return 0
+
+
+def _plot(arguments: argparse.Namespace) -> int:
+    from . import pictures
+
+    run = pictures.Run(arguments.run, arguments.checkpoint, arguments.sample, arguments.data_dir)
+    if arguments.kind == "all" and arguments.out is not None:
+        raise ValueError("out names one file: choose a kind with --kind, or leave --out away")
+    for kind in pictures.kinds_of(run) if arguments.kind == "all" else [arguments.kind]:
+        print(pictures.plot(run, kind, arguments.out))
     return 0
 
 
