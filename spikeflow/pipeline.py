@@ -66,12 +66,22 @@ class Call:
     shapes: list[tuple[int, ...]]  # (C, H, W) or (F,): of each layer's input, and of the output
     spikes: SpikeWords | None = field(init=False)  # x, where it is spikes and the first layer reads bits
     prepared: list[Any] = field(init=False)  # what each layer works out once for all blocks
+    whole: dict[int, np.ndarray] = field(init=False)  # outputs of layers that were worked out for the whole batch at once
     kept: list[Any] | None = None  # of each block, of each layer: what forward kept for backward
 
     def __post_init__(self):
         plans, reads_spikes = make_plans(self)
         self.spikes = SpikeWords.pack(self.x) if reads_spikes else None
         self.prepared = [layer.prepare(self.ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
+        self.whole = self._wide_prefix(plans)
+
+    def _wide_prefix(self, plans: list[Plan]) -> dict[int, np.ndarray]:
+        """A wide linear layer at a static input would stream its weight through the cache for each block: once is enough."""
+        first = 1 if plans and plans[0].relabels else 0
+        layer = self.layers[first] if first < len(self.layers) else None
+        if not (self.static and isinstance(layer, Linear) and layer.is_wide(self.ops)) or len(self.blocks) < 2:
+            return {}
+        return {first: layer.forward_whole(self.ops, self.prepared[first], self.x)}
 
     @property
     def batch(self) -> int:
@@ -145,8 +155,9 @@ class Call:
         x = np.ascontiguousarray(self.x[:, block], self.dtype) if self.spikes is None else self.spikes.samples(block)
         kept = []
         run = self.run if states is None else replace(self.run, states=states)
-        for layer, prepared in zip(self.layers, self.prepared, strict=True):
-            x, keep = layer.forward(self.ops, prepared, x, run)
+        for i, (layer, prepared) in enumerate(zip(self.layers, self.prepared, strict=True)):
+            extra = {"y": np.ascontiguousarray(self.whole[i][:, block])} if i in self.whole else {}
+            x, keep = layer.forward(self.ops, prepared, x, run, **extra)
             kept.append(keep)
             if watch:
                 watch(layer, x, keep)

@@ -738,7 +738,7 @@ def spoiled(value):
 BAD_IMAGES = {
     "float64": ((zeros(2, 1, 8, 8, dtype=np.float64), 3), TypeError, r"images are float64, .*images\.astype\(np\.float32\)$"),
     "uint8": ((zeros(2, 1, 8, 8, dtype=np.uint8), 3), TypeError, r"images are uint8, .*\.astype\(np\.float32\) / 255$"),
-    "bool": ((zeros(2, 1, 8, 8, dtype=bool), 3), TypeError, r"images are bool, .*\.astype\("),
+    "int64": ((zeros(2, 1, 8, 8, dtype=np.int64), 3), TypeError, r"images are int64, .*\.astype\("),
     "big-endian": ((zeros(2, 1, 8, 8, dtype=">f4"), 3), TypeError, r"images are >f4, .*\.astype\("),
     "list": (([[1.0]], 3), TypeError, r"images are float64, .*\.astype\("),
     "no-channel-axis": ((zeros(2, 8, 8), 3), ValueError, r"images must have 4 axes, \(B, \.\.\.\).*\(C, H, W\); got \(2, 8, 8\)"),

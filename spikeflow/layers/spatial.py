@@ -24,8 +24,11 @@ class Weighted(Layer):
     have passed, tasks of OUTPUTS outputs each go through the whole batch.
     """
 
+    def is_wide(self, ops) -> bool:
+        return self.params["weight"].value.nbytes > WIDE and hasattr(ops, "conv2d_forward_events")
+
     def gradients(self, ops):
-        if self.params["weight"].value.nbytes <= WIDE or not hasattr(ops, "conv2d_forward_events"):
+        if not self.is_wide(ops):
             return super().gradients(ops)
         return {key: [] if key == "weight" else np.zeros_like(parameter.value) for key, parameter in self.params.items()}
 
@@ -157,12 +160,28 @@ class Linear(Weighted):
     def convolution(self, prepared):
         return prepared[2], 1, 0
 
-    def forward(self, ops, prepared, x, run):
+    def forward(self, ops, prepared, x, run, y=None):
+        """As in ``Layer``; ``y`` (T, B, O) is given where ``forward_whole`` has worked it out for the whole batch."""
         weight, bias, (_, C, H, W) = prepared
         if isinstance(x, SpikeWords) or x.ndim == 5:
             images = _as_images(x, (H, W, C))
-            return _convolve(ops, images, weight, bias, 1, 0)[:, :, 0, 0], (images, x.shape)
-        return _split(ops.linear_forward(_merge(x), weight, bias), x), (x, x.shape)
+            return _convolve(ops, images, weight, bias, 1, 0)[:, :, 0, 0] if y is None else y, (images, x.shape)
+        return _split(ops.linear_forward(_merge(x), weight, bias), x) if y is None else y, (x, x.shape)
+
+    def forward_whole(self, ops, prepared, x) -> np.ndarray:
+        """x (1, B, ...) of a whole batch -> y (1, B, O), to the same bits: a wide weight goes through the cache once."""
+        _, bias, (O, C, H, W) = prepared
+        images, weight = _as_images(x, (H, W, C)), self.params["weight"].value.reshape(O, C, H, W)
+        y = np.empty((*x.shape[:2], O), x.dtype)
+
+        def task(i):
+            some = slice(i * OUTPUTS, (i + 1) * OUTPUTS)
+            with scratch():
+                packed = ops.conv2d_pack(weight[some])
+                y[..., some] = _convolve(ops, images, packed, None if bias is None else bias[some], 1, 0)[:, :, 0, 0]
+
+        parallel.run(task, -(-O // OUTPUTS))
+        return y
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
         x, shape = kept
