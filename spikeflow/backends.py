@@ -36,6 +36,7 @@ EVENTS = {
     "conv2d_backward_events": "conv2d.events",
     "conv2d_dx_routed": "conv2d.events",
     "conv2d_leaky_backward": "conv2d.fused",
+    "linear_dweight": "linear.cpu",
     "max_pool2d_forward_words": "pool2d.cpu",
     "max_pool2d_backward_words": "pool2d.cpu",
     "leaky_backward_static": "neurons.cpu",

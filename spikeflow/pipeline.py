@@ -28,6 +28,7 @@ __all__ = ["Call", "Run", "block_size", "channel_first", "channel_last", "membra
 
 BLOCKS = 2  # of a batch, at least, unless they would be smaller than LEAST
 LEAST, MOST = 4, 16  # samples of a block: fewer, and Python takes its toll between kernels; more, and its arrays leave the cache
+NARROW = 16  # outputs of a linear layer that spikes reach as numbers
 LANES = 16  # partial sums of the gradients, and tasks in flight: as many threads find work
 
 
@@ -216,7 +217,7 @@ def make_plans(call: Call) -> tuple[list[Plan], bool]:
         if isinstance(layer, Neuron):
             plans[i].packs = layer.emits_bits and _reads_words(layers, i + 1, plans)
             constant = call.static and not any(isinstance(earlier, Neuron) for earlier in layers[:i])
-            plans[i].recomputes = plans[i].packs and constant and whole and layer.plain() is not None
+            plans[i].recomputes = constant and whole and layer.plain() is not None
         elif isinstance(layer, Conv2d) and isinstance(after, MaxPool2d) and after.stride >= after.kernel_size:
             plans[i + 1].routes = True
             if plans[i - 1].packs if i else binary:
@@ -228,13 +229,18 @@ def make_plans(call: Call) -> tuple[list[Plan], bool]:
 
 
 def _reads_words(layers, i: int, plans) -> bool:
-    """Can layer i take spikes as words: a convolution or linear layer, perhaps behind a max-pool and a Flatten?"""
+    """Can layer i take spikes as words: a convolution or linear layer, perhaps behind a max-pool and a Flatten?
+
+    A linear layer of few outputs had better not: to look up who fires costs more than to multiply by zero.
+    """
     if i == len(layers):
         return False
     if isinstance(layers[i], MaxPool2d):
         i += 1
     if plans[i].relabels:
         i += 1
+    if isinstance(layers[i], Linear) and plans[i].image is None and layers[i].out_features <= NARROW:
+        return False
     return isinstance(layers[i], (Conv2d, Linear))
 
 

@@ -59,13 +59,14 @@ def case(request, monkeypatch):
 @pytest.fixture
 def deferred(monkeypatch):
     """The names of the parameters whose gradient was put off."""
-    names, compute = [], spatial.Weighted.deferred_gradient
+    names = []
+    for layer in (spatial.Conv2d, spatial.Linear):
 
-    def watched(self, ops, prepared, key, parts):
-        names.append(f"{self.name}.{key}")
-        return compute(self, ops, prepared, key, parts)
+        def watched(self, ops, prepared, key, parts, compute=layer.deferred_gradient):
+            names.append(f"{self.name}.{key}")
+            return compute(self, ops, prepared, key, parts)
 
-    monkeypatch.setattr(spatial.Weighted, "deferred_gradient", watched)
+        monkeypatch.setattr(layer, "deferred_gradient", watched)
     return names
 
 
@@ -124,3 +125,11 @@ def test_wide_weights_in_loss_and_grad_and_in_forward_and_backward(case, deferre
     net.backward(LOSS(spikes, labels)[1])
     assert len(deferred) > 1
     assert_close([parameter.grad for parameter in net.parameters()], fused)
+
+
+def test_a_whole_batch_at_once_gives_the_bits_of_its_blocks(case):
+    net, (images, _) = case
+    whole = net.forward(images, num_steps=STEPS)
+    parts = [net.forward(images[first : first + 4], num_steps=STEPS) for first in range(0, len(images), 4)]  # one block each
+    for expected, pieces in zip(whole, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(np.concatenate(pieces, axis=1), expected)

@@ -149,6 +149,24 @@ class Linear(Weighted):
             raise self.refuse(f"rows of {self.in_features} features{hint}", shape)
         return (self.out_features,)
 
+    def deferred_gradient(self, ops, prepared, key, parts):
+        _, C, H, W = prepared[2]
+        if isinstance(parts[0][1], SpikeWords) or (C > 1 and H * W > 1):  # features of images in another order than the weight's
+            return super().deferred_gradient(ops, prepared, key, parts)
+        dy, x = (np.concatenate([array.reshape(-1, array.shape[-1]) for array in arrays]) for arrays in (
+            [dy for dy, _ in parts], [x.reshape(*x.shape[:2], -1) for _, x in parts],
+        ))  # fmt: skip
+        x = np.pad(x, ((0, 0), (0, -x.shape[1] % OUTPUTS)))
+        gradient = np.zeros_like(self.params["weight"].value)
+
+        def task(i):
+            some = slice(i * OUTPUTS, (i + 1) * OUTPUTS)
+            with scratch():
+                ops.linear_dweight(dy[:, some], x, gradient[some])
+
+        parallel.run(task, -(-len(gradient) // OUTPUTS))
+        return gradient
+
     def prepare(self, ops, plan):
         weight = self.params["weight"].value
         if plan.image is not None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ..conv2d.cpu import conv2d_backward, conv2d_forward, conv2d_pack
+import numpy as np
+
+from ..conv2d.cpu import conv2d_backward, conv2d_forward, conv2d_pack, make_dweight
+from ..simd import tile_shape, zeros
+
+__all__ = ["linear_backward", "linear_dweight", "linear_forward", "linear_pack"]
 
 
 def linear_pack(weight):
@@ -21,3 +26,18 @@ def linear_backward(dy, x, packed, dweight, dbias, input_grad):
     dweight = None if dweight is None else dweight[:, :, None, None]
     dx = conv2d_backward(*images, packed, 1, 0, dweight, dbias, input_grad)
     return dx[:, 0, 0] if input_grad else None
+
+
+def linear_dweight(dy, x, dweight):
+    """(3): dy (N, O), x (N, F') with zeros behind the F features up to whole tiles -> adds into dweight (O, F).
+
+    The convolution's kernel with its operands exchanged: vectors lie along the features, as they do in the weight, so that its
+    sums need no transposition. For a wide weight that costs more than the sums.
+    """
+    (O, F), (N, wide) = dweight.shape, x.shape
+    rows, columns = tile_shape(x.dtype, wide)
+    rows = rows if O >= rows else 4 if O >= 4 else 1
+    sums = zeros((1, O, wide), x.dtype)
+    offsets = np.arange(N, dtype=np.uintp) * np.uintp(O)
+    make_dweight(x.dtype, rows, columns)(x.reshape(-1), np.ascontiguousarray(dy).reshape(-1), offsets, O, sums)
+    dweight += sums[0, :, :F]
