@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     try:
         return arguments.command(arguments)
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
         print(f"spikeflow: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

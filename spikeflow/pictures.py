@@ -6,10 +6,8 @@ Each kind is a function of a run that returns a Matplotlib figure or animation. 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 
 from . import datasets, presets, training
 from .checkpoint import CheckpointError, load_with_info
+from .files import atomic_write
 from .layers import Conv2d, Neuron
 
 __all__ = ["KINDS", "Run", "kinds_of", "plot"]
@@ -42,15 +41,23 @@ class Run:
         return tuple(array[:: self.info.get("subset", 1)] for array in datasets.mnist("test", data_dir=self.data_dir))
 
     def encoded(self, first: int, count: int) -> tuple[np.ndarray, int | None]:
-        """Some test images as the network was trained to take them."""
+        """Some test images as the network was trained to take them; whole batches of an evaluation as it takes them."""
         x = self.test[0][first : first + count, None].astype(np.float32) / np.float32(255)
         options = self.info.get("encoding", "direct"), self.info["num_steps"], self.info.get("seed", 0)
-        return training.encode(x, *options, training.EVALUATION)
+        return training.encode(x, *options, training.EVALUATION + first // 256)
 
     @cached_property
     def one(self) -> dict[str, dict[str, np.ndarray]]:
         """What every neuron does for the sample."""
         return self.net.record(*self.encoded(self.sample, 1))
+
+    def read(self, name: str, parse: Callable):
+        """-> what ``parse`` makes of a file of the run; ValueError, naming it, if it cannot."""
+        path = self.folder / name
+        try:
+            return parse(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
 
     @property
     def title(self) -> str:
@@ -60,8 +67,7 @@ class Run:
 def _curves(run):
     from . import plotting
 
-    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return plotting.training_curves(rows)
+    return plotting.training_curves(run.read("metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()]))
 
 
 def _raster(run):
@@ -128,7 +134,7 @@ def _confusion(run):
 def _gradient_flow(run):
     from . import plotting
 
-    loss_fn = presets.make_loss(json.loads((run.folder / "config.json").read_text("utf-8")).get("loss") or "ce_rate_loss")
+    loss_fn = presets.make_loss(run.read("config.json", json.loads).get("loss") or "ce_rate_loss")
     x, num_steps = run.encoded(0, SAMPLES)
     record = run.net.record(x, num_steps, backward=True, labels=run.test[1][:SAMPLES].astype(int), loss_fn=loss_fn)
     return plotting.gradient_flow(record)
@@ -190,17 +196,14 @@ def plot(run: Run, kind: str, out: str | os.PathLike | None = None) -> Path:
     path = Path(out) if out is not None else run.folder / f"{kind}{suffix}"
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} of the picture does not exist")
-    picture = make(run)
     if suffix == ".gif":
-        plotting.save_animation(picture, path)
+        plotting.movies.check_format(path)  # before the animation is made
+        plotting.save_animation(make(run), path)
         return path
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    try:
-        picture.savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    picture, form = make(run), path.suffix.lower().removeprefix(".")
+    known = picture.canvas.get_supported_filetypes()
+    if form not in known:
+        raise ValueError(f"out must end in one of {', '.join('.' + name for name in known)}, got {str(path)!r}")
+    with atomic_write(path) as file:
+        picture.savefig(file, format=form, dpi=120)
     return path

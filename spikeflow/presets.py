@@ -72,7 +72,11 @@ def find(name: str) -> Preset:
 
 def make_layers(preset: Preset, choices: dict[str, Any]) -> list[Layer]:
     """-> the layers with everything chosen; ValueError if a choice is unknown or nothing that this network has."""
-    options = dict(NEURONS[_known("neuron", choices["neuron"], NEURONS)](choices["beta"]))
+    beta = choices["beta"]
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta must be in [0, 1], got {beta}")
+    _known("loss", choices["loss"], LOSSES)
+    options = dict(NEURONS[_known("neuron", choices["neuron"], NEURONS)](beta))
     make = options.pop("make")
     options |= {"spike_grad": make_surrogate(choices["surrogate"])}
     options |= {key: True for key in ("learn_beta", "learn_threshold") if choices[key]}

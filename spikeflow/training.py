@@ -286,6 +286,7 @@ class _Run:
             "iteration": self.iteration,
             "test_accuracy": self.accuracy,
             "evaluated_at": self.evaluated,
+            "test_set": "the whole test set" if self.settings.subset == 1 else f"{len(self.test[1])} test images",
             "interrupted": interrupted,
             "images_per_second": images_per_second,
             "health": self._health(),
@@ -323,7 +324,7 @@ def _new_folder(settings: Settings) -> Path:
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    at = f"on the whole test set, at iteration {summary['evaluated_at']}"
+    at = f"on {summary['test_set']}, at iteration {summary['evaluated_at']}"
     print(f"test accuracy {100 * summary['test_accuracy']:.2f} % {at}")
     print(f"{summary['images_per_second']:.0f} images/s in training steps, peak memory {summary['peak_memory_mb']:.0f} MB")
     print(summary["health"])

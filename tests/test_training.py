@@ -18,6 +18,13 @@ from spikeflow.training import NonFiniteError, Settings, evaluate, train
 BATCH = 8
 
 
+def untrained(test):
+    """Marks a test whose network is trained too little to spike."""
+    for message in ("the output layer did not spike", "no neuron of layer"):
+        test = pytest.mark.filterwarnings(f"ignore:{message}")(test)
+    return test
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     """160 training and 40 test images of MNIST, as four IDX files."""
@@ -42,7 +49,7 @@ def rows_of(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.filterwarnings("ignore:the output layer did not spike")
+@untrained
 def test_a_run_folder_holds_config_metrics_checkpoints_and_a_picture(options, tmp_path, capsys):
     summary = train(Settings(**options))
     run = tmp_path / "run"
@@ -57,7 +64,9 @@ def test_a_run_folder_holds_config_metrics_checkpoints_and_a_picture(options, tm
     assert config["batch_size"] == BATCH and config["lr"] == 1e-2 and config["versions"]["spikeflow"] == sf.__version__
     assert (run / "training.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
-    assert "iteration     0  test accuracy" in out and "images/s" in out and "firing rates" in out and "peak memory" in out
+    assert (
+        "iteration     0  test accuracy" in out and "images/s" in out and "rate   never   always" in out and "peak memory" in out
+    )
     latest, info = checkpoint.load_with_info(run / "checkpoint-latest.npz")
     assert info["iteration"] == 6 and info["test_accuracy"] == summary["test_accuracy"]
     images, labels = sf.datasets.mnist("test", data_dir=options["data_dir"])
@@ -66,7 +75,7 @@ def test_a_run_folder_holds_config_metrics_checkpoints_and_a_picture(options, tm
     assert best == max(row["test_accuracy"] for row in evaluations)
 
 
-@pytest.mark.filterwarnings("ignore:the output layer did not spike")
+@untrained
 def test_the_same_seed_gives_the_same_run_on_any_number_of_threads(options, tmp_path):
     losses = []
     for threads in (1, 3):
@@ -85,7 +94,7 @@ def test_a_folder_with_a_run_is_not_overwritten(options, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"preset": "cnn"}, "preset must be one of csnn-mnist, got 'cnn'"),
+        ({"preset": "cnn"}, "preset must be one of csnn-mnist, fcn-mnist, got 'cnn'"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
         ({"eval_every": -1}, "eval_every must be at least 1"),
@@ -94,6 +103,15 @@ def test_a_folder_with_a_run_is_not_overwritten(options, tmp_path):
         ({"threads": 0}, "threads must be"),
         ({"backend": "tpu"}, "backend must be one of"),
         ({"batch_size": 161}, "batch_size"),
+        ({"subset": 0}, "subset must be at least 1"),
+        ({"subset": 23}, "batch_size"),  # 7 of 160 images are left
+        ({"hidden": 0}, "hidden must be at least 1"),
+        ({"hidden": 12}, "hidden: this network has no hidden layer"),
+        ({"beta": 1.5}, "beta must be in"),
+        ({"loss": "l2"}, "loss must be one of ce_count_loss, .* got 'l2'"),
+        ({"encoding": "morse"}, "encoding must be one of direct, rate, latency, got 'morse'"),
+        ({"neuron": "izhikevich"}, "neuron must be one of leaky, .* got 'izhikevich'"),
+        ({"surrogate": "relu"}, "surrogate must be one of atan, .* got 'relu'"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(options, tmp_path, change, message):
@@ -102,7 +120,7 @@ def test_bad_settings_are_refused_before_anything_is_written(options, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.filterwarnings("ignore:the output layer did not spike")
+@untrained
 @pytest.mark.parametrize(("what", "kind"), [("grad", "gradient of"), ("value", "updated")])
 def test_a_non_finite_number_stops_training_and_leaves_the_last_good_checkpoint(options, tmp_path, monkeypatch, what, kind):
     step = sf.optim.Adam.step
@@ -151,12 +169,50 @@ def test_an_output_that_stays_silent_is_reported(options, monkeypatch):
     assert sum("did not spike once in this evaluation" in m for m in messages) == 2  # at 4 and 6, not untrained
 
 
-@pytest.mark.filterwarnings("ignore:the output layer did not spike")
+@untrained
 def test_evaluate_prints_the_accuracy_of_the_run(options, tmp_path, capsys):
     summary = train(Settings(**options))
     capsys.readouterr()
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data-dir", options["data_dir"]]) == 0
     assert f"test accuracy {100 * summary['test_accuracy']:.2f} %" in capsys.readouterr().out
+
+
+@untrained
+@pytest.mark.parametrize("change", [{"encoding": "rate"}, {"encoding": "latency", "subset": 3}, {"subset": 2}], ids=str)
+def test_evaluate_shows_a_checkpoint_what_its_training_showed_it(options, tmp_path, monkeypatch, capsys, change):
+    predict, seen = sf.Sequential.predict, []
+
+    def watched(self, x, *args, **kwargs):
+        seen.append(x)
+        return predict(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(sf.Sequential, "predict", watched)
+    summary = train(Settings(**{**options, **change, "seed": 7, "max_iterations": 2}))
+    last = seen[-1]
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--data-dir", options["data_dir"]]) == 0
+    assert np.array_equal(seen[-1], last)
+    count = -(-40 // change.get("subset", 1))
+    out = capsys.readouterr().out
+    assert f"test accuracy {100 * summary['test_accuracy']:.2f} % (" in out and f" of {count}), iteration 2" in out
+
+
+@untrained
+def test_each_training_step_draws_its_own_spikes_again_in_a_second_run(options, tmp_path, monkeypatch):
+    backward, seen = sf.Sequential.loss_and_grad, []
+
+    def watched(self, x, *args, **kwargs):
+        seen.append(np.array(x))
+        return backward(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(sf.Sequential, "loss_and_grad", watched)
+    for folder, seed in (("one", 1), ("again", 1), ("other", 2)):
+        change = {"encoding": "rate", "seed": seed, "max_iterations": 2, "out_dir": str(tmp_path / folder)}
+        train(Settings(**{**options, **change}))
+    one, again, other = seen[:2], seen[2:4], seen[4:]
+    assert one[0].shape == (4, BATCH, 1, 28, 28) and one[0].dtype == bool
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one[0], one[1]) and not np.array_equal(one[0], other[0])
 
 
 def test_evaluate_refuses_what_is_no_training_checkpoint(tmp_path, capsys):
@@ -170,7 +226,9 @@ def test_evaluate_refuses_what_is_no_training_checkpoint(tmp_path, capsys):
 def test_errors_are_one_line_and_exit_status_2(capsys):
     assert cli.main(["train", "nonsense"]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "spikeflow: error: preset must be one of csnn-mnist, got 'nonsense'\n" and captured.out == ""
+    assert (
+        captured.err == "spikeflow: error: preset must be one of csnn-mnist, fcn-mnist, got 'nonsense'\n" and captured.out == ""
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

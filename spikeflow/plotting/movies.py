@@ -163,6 +163,16 @@ def _animation(ax: Axes, own: bool, draw, frames: int, interval: float) -> mpl.F
     return mpl.FuncAnimation(figure, draw, frames, interval=interval, cache_frame_data=False)
 
 
+def check_format(path: str | os.PathLike) -> str:
+    """-> the suffix of an animation's file; ValueError if there is no such format, RuntimeError for .mp4 without ffmpeg."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(f"path must end in one of {', '.join(FORMATS)}, got {str(path)!r}")
+    if suffix == ".mp4" and not mpl.FFMpegWriter.isAvailable():
+        raise RuntimeError(f"{str(path)!r} needs the program ffmpeg, which was not found: save to a .gif or .html file instead")
+    return suffix
+
+
 def save_animation(animation: mpl.Animation, path: str | os.PathLike, fps: float = 25, dpi: float = 100) -> None:
     """Write an animation to a file, whole or not at all.
 
@@ -185,16 +195,12 @@ def save_animation(animation: mpl.Animation, path: str | os.PathLike, fps: float
         ``.mp4`` without ffmpeg.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise ValueError(f"path must end in one of {', '.join(FORMATS)}, got {str(path)!r}")
+    suffix = check_format(path)
     if not isinstance(animation, mpl.Animation):
         raise ValueError(f"animation must be a Matplotlib animation, got {animation!r}")
     for name, value in (("fps", fps), ("dpi", dpi)):
         if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a number above 0, got {value!r}")
-    if suffix == ".mp4" and not mpl.FFMpegWriter.isAvailable():
-        raise RuntimeError(f"{str(path)!r} needs the program ffmpeg, which was not found: save to a .gif or .html file instead")
     writer = {
         ".gif": lambda: mpl.PillowWriter(fps),
         ".html": lambda: mpl.HTMLWriter(fps, embed_frames=True, embed_limit=math.inf),
