@@ -62,7 +62,8 @@ def test_tasks_run_side_by_side(threads):
     parallel.set_num_threads(threads)
     meeting = threading.Barrier(threads, timeout=60)  # passed only if all are in flight at once; or else no hang
     names = parallel.run(lambda i: (meeting.wait(), threading.current_thread().name)[1], threads)
-    assert len(set(names)) == threads and all(name.startswith("spikeflow") for name in names)
+    pool = [name for name in names if name != threading.current_thread().name]
+    assert len(set(names)) == threads and len(pool) == threads - 1 and all(name.startswith("spikeflow") for name in pool)
 
 
 @pytest.mark.parametrize("count", [1, 5])
