@@ -13,7 +13,7 @@ import numpy as np
 import spikeflow as sf
 from spikeflow import plotting, surrogate
 
-T, ITERATIONS, DIGIT = 25, 60, 0
+T, ITERATIONS, DIGIT = 25, 60, 289
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", type=Path, default=Path(), help="folder of the animation")
 out = parser.parse_args().out
