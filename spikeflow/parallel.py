@@ -74,7 +74,7 @@ def run(task: Callable[[int], object], count: int) -> list:
 
 
 class _Queue:
-    """Tasks that threads take one after the other: handing each over by itself would cost 30 microseconds."""
+    """Tasks that threads take one after the other: to hand each over by itself costs as much as a small task takes."""
 
     def __init__(self, task: Callable[[int], object], count: int):
         self.task, self.results, self.failures = task, [None] * count, {}

@@ -44,7 +44,7 @@ class Run:
         """Some test images as the network was trained to take them; whole batches of an evaluation as it takes them."""
         x = self.test[0][first : first + count, None].astype(np.float32) / np.float32(255)
         options = self.info.get("encoding", "direct"), self.info["num_steps"], self.info.get("seed", 0)
-        return training.encode(x, *options, training.EVALUATION + first // 256)
+        return training.encode(x, *options, training.EVALUATION + first // training.EVALUATION_BATCH)
 
     @cached_property
     def one(self) -> dict[str, dict[str, np.ndarray]]:
@@ -126,8 +126,8 @@ def _confusion(run):
 
     images, labels = run.test
     counts = []
-    for first in range(0, len(images), 256):
-        counts.append(run.net.predict(*run.encoded(first, 256), counts=True))
+    for first in range(0, len(images), training.EVALUATION_BATCH):
+        counts.append(run.net.predict(*run.encoded(first, training.EVALUATION_BATCH), counts=True))
     return plotting.confusion_matrix(labels, np.concatenate(counts).argmax(1), classes=range(10)).figure
 
 

@@ -32,6 +32,7 @@ from .network import Sequential
 
 __all__ = ["NonFiniteError", "Settings", "evaluate", "train"]
 
+EVALUATION_BATCH = 256
 EVALUATION = 2**32  # first step of the draws for evaluations: behind all training steps
 SILENT_ITERATIONS = 50  # training steps without an output spike before the warning
 
@@ -132,7 +133,7 @@ def encode(x: np.ndarray, encoding: str, num_steps: int, seed: int, step: int) -
 
 def evaluate(
     net: Sequential, images: np.ndarray, labels: np.ndarray, num_steps: int, encoding: str = "direct", seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int = EVALUATION_BATCH,
 ) -> float:  # fmt: skip
     """-> accuracy_rate of ``net`` over uint8 images (N, H, W); warns if not a single output spike was seen.
 

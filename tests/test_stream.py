@@ -80,10 +80,17 @@ def test_the_state_has_a_row_for_each_state_and_the_batch_behind():
 
 
 def test_streaming_leaves_the_latest_forward_in_place():
-    net, x = dense(NEURONS["Leaky"]), draw(4, 2, 4)
-    spikes, _ = net.forward(x)
-    net.stream(x)
-    net.backward(np.ones_like(spikes))
+    net, x, results = dense(NEURONS["Leaky"]), draw(4, 2, 4), []
+    for streams in (False, True):
+        net.zero_grad()
+        spikes, _ = net.forward(x)
+        if streams:
+            net.stream(x[::-1].copy())
+        net.backward(np.ones_like(spikes))
+        results.append([parameter.grad.copy() for parameter in net.parameters()])
+    for actual, expected in zip(*results, strict=True):
+        assert expected.any()
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from layer_passes import assert_same_bits, passes
 
 import spikeflow as sf
 
@@ -37,20 +38,6 @@ def draw(*shape, dtype=np.float64):
 def named(net):
     """-> {name within the first layer: parameter}, those that are not trained too."""
     return {name.partition(".")[2]: parameter for name, parameter in zip(net.state_dict(), net._all_parameters(), strict=True)}
-
-
-def passes(net, x, num_steps=None):
-    """-> spikes, membrane, dx and the gradients of one forward and backward pass, with given gradients of both outputs."""
-    net.zero_grad()
-    spikes, membrane = net.forward(x, num_steps)
-    outer = np.random.default_rng(1).normal(size=(2, *spikes.shape)).astype(spikes.dtype)
-    dx = net.backward(*outer, input_grad=True)
-    return spikes, membrane, dx, {parameter.name: parameter.grad.copy() for parameter in net.parameters()}
-
-
-def assert_same_bits(actual, expected):
-    for one, other in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 # ---------------------------------------------------------------------------------------------- options

@@ -96,7 +96,7 @@ def numbers(dtype, *values):
     return tuple(dtype.type(value) for value in values)
 
 
-# Tuples of numbers one row of ``size`` apart. Numba needs some 50 ms for each function, however short: so up to four at a time.
+# Tuples of numbers one row of ``size`` apart. Numba takes its time for each function, however short: so up to four at a time.
 
 
 @functools.cache
