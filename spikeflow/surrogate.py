@@ -3,6 +3,15 @@
 from .ops.surrogate import (
     LSO,
     SFS,
+    ATan,
+    Erf,
+    LeakyKReLU,
+    PiecewiseExp,
+    PiecewiseQuadratic,
+    Rect,
+    Sigmoid,
+    SoftSign,
+    SuperSpike,
     Surrogate,
     atan,
     custom,
@@ -15,8 +24,17 @@ from .ops.surrogate import (
 )
 
 __all__ = [
+    "ATan",
+    "Erf",
     "LSO",
+    "LeakyKReLU",
+    "PiecewiseExp",
+    "PiecewiseQuadratic",
+    "Rect",
     "SFS",
+    "Sigmoid",
+    "SoftSign",
+    "SuperSpike",
     "Surrogate",
     "atan",
     "custom",

@@ -1,4 +1,4 @@
-"""Losses and metrics of one small record, as snnTorch 1.0 and PyTorch 2.13 compute them."""
+"""Losses and metrics of one small record, as snnTorch 1.0, SpikingJelly 2.0 and PyTorch 2.13 compute them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from spikeflow.losses import (
     l1_rate_sparsity,
     mse_count_loss,
     mse_membrane_loss,
+    mse_rate_loss,
     mse_temporal_loss,
+    tet_loss,
 )
 
 T, B, C = 5, 4, 6
@@ -61,6 +63,11 @@ SNNTORCH_FLOAT32 = [  # its counts of a population and its targets of labels are
     (mse_temporal_loss(on_target=1, off_target=4, tolerance=2), 0.2866666756570341, 0.007116316699822793),
     (mse_temporal_loss(on_target=1, off_target=4, reduction="sum"), 7.120000240802768, 0.27194320443766334),
 ]
+SPIKINGJELLY = [  # its functional loss, and the loss of its Fashion-MNIST example
+    (tet_loss(), 1.8510424164481296, 0.014214065953190615),
+    (tet_loss(inputs="spikes"), 2.0300704871821287, -0.018272201214608583),
+    (mse_rate_loss(), 0.2883333333333334, -0.0015311516060267788),
+]
 TORCH = [  # from torch.nn.functional and sums, where snnTorch is wrong or has no such loss
     (ce_rate_loss(weight=W6), 2.107342602259094, -0.03910632037524102),
     (ce_rate_loss(weight=W6, reduction="sum"), 11.590384312425016, -0.2150847620638255),
@@ -74,8 +81,22 @@ TORCH = [  # from torch.nn.functional and sums, where snnTorch is wrong or has n
     (mse_membrane_loss(weight=W6), 0.6454154605310489, 0.015189382376804887),
     (mse_membrane_loss(off_target=-0.5), 0.7897934322969707, 0.02769658969648226),
     (mse_membrane_loss(time_var_targets=True), 0.9857855587458455, -0.018120744239668734),
+    (mse_rate_loss(0.75, 0.3), 0.12208333333333332, -0.0025952088421972623),
+    (mse_rate_loss(reduction="sum"), 6.920000000000001, -0.03674763854464269),
+    (mse_rate_loss(weight=W6), 0.3551515151515152, -0.010555154437507985),
+    (mse_rate_loss(**GROUPS), 0.22416666666666665, -0.008313900445819741),
+    (tet_loss(0.05), 1.8350207707955088, 0.014388371644154886),
+    (tet_loss(0.3, 0.5, reduction="sum"), 10.720411134834254, 0.2046992992286616),
+    (tet_loss(0.3, 0.5, weight=W6, label_smoothing=0.1), 1.5767326088195692, -7.410230246177735e-05),
+    (ce_rate_loss(label_smoothing=0.1), 2.0159038205154625, -0.017670190130111597),
+    (ce_rate_loss(weight=W6, label_smoothing=0.1), 2.0849788135175125, -0.03633318810774326),
+    (ce_rate_loss(weight=W6, reduction="sum", label_smoothing=0.1), 11.467383474346317, -0.19983253459258815),
+    (ce_count_loss(weight=W3, label_smoothing=0.2, **GROUPS), 1.5396638410473809, 0.14992273258048222),
+    (ce_membrane_loss(weight=W6, label_smoothing=0.3), 9.662977420561365, -0.015648166316718587),
+    (ce_max_membrane_loss(weight=W6, label_smoothing=0.9), 1.7374918883204071, 0.10941628004776544),
+    (ce_temporal_loss(weight=W6, label_smoothing=0.1), 3.5674565855181384, 0.39281924932622336),
 ]
-NUMBERS = [(*row, 1e-12) for row in SNNTORCH + TORCH] + [(*row, 2e-7) for row in SNNTORCH_FLOAT32]
+NUMBERS = [(*row, 1e-12) for row in SNNTORCH + SPIKINGJELLY + TORCH] + [(*row, 2e-7) for row in SNNTORCH_FLOAT32]
 
 
 @pytest.mark.parametrize("loss_fn, value, projection, rel", NUMBERS, ids=lambda value: repr(value)[:80])

@@ -10,25 +10,35 @@ from spikeflow import losses
 T, B, C = 4, 5, 6
 W3, W6 = [1, 0.5, 2], [1, 0.5, 2, 0, 3, 1.5]
 GROUPS = {"population_code": True, "num_classes": 3}
-COUNT = [losses.ce_rate_loss, losses.ce_count_loss, losses.mse_count_loss]
-BY_LABELS = [*COUNT, losses.ce_membrane_loss, losses.ce_max_membrane_loss, losses.mse_membrane_loss]
+COUNT = [losses.ce_rate_loss, losses.ce_count_loss, losses.mse_count_loss, losses.mse_rate_loss]
+BY_LABELS = [*COUNT, losses.ce_membrane_loss, losses.ce_max_membrane_loss, losses.mse_membrane_loss, losses.tet_loss]
+CROSS_ENTROPIES = [losses.ce_rate_loss, losses.ce_count_loss, losses.ce_membrane_loss, losses.ce_max_membrane_loss]
+CROSS_ENTROPIES += [losses.tet_loss]
 TEMPORAL = [losses.ce_temporal_loss, losses.mse_temporal_loss]
 
 PLAIN = [losses.ce_rate_loss(), losses.ce_count_loss(), losses.ce_membrane_loss()]
 SMOOTH = [
     *(make(**options) for make in BY_LABELS for options in ({}, {"weight": W6}, {"reduction": "sum", "weight": W6})),
     *(make(**GROUPS, **options) for make in COUNT for options in ({}, {"weight": W3}, {"reduction": "sum"})),
+    *(make(label_smoothing=e, **options) for make in CROSS_ENTROPIES for e, options in ((0.1, {}), (0.7, {"weight": W6}))),
+    losses.ce_count_loss(label_smoothing=0.2, reduction="sum", weight=W3, **GROUPS),
+    losses.tet_loss(0.3, phi=0.4, weight=W6),
+    losses.tet_loss(0.3, inputs="spikes", reduction="sum", label_smoothing=0.1),
+    losses.tet_loss(1),
     losses.mse_count_loss(correct_rate=0.75, incorrect_rate=0.3),
+    losses.mse_rate_loss(correct_rate=0.75, incorrect_rate=0.3),
     losses.mse_membrane_loss(on_target=0.9, off_target=-0.5),
     losses.mse_membrane_loss(time_var_targets=True),
     losses.mse_membrane_loss(time_var_targets=True, reduction="sum"),
     losses.l1_rate_sparsity(0.3),
     losses.ce_rate_loss(weight=W6) + 0.25 * losses.l1_rate_sparsity(0.3),
     losses.ce_rate_loss(weight=W6) + 2 * losses.ce_max_membrane_loss() + losses.l1_rate_sparsity(0.3),
+    losses.mse_rate_loss(weight=W6) + 0.5 * losses.tet_loss(0.2, label_smoothing=0.1),
 ]
 SPIKE_TIMES = [
     *(make(**options) for make in TEMPORAL for options in ({}, {"weight": W6}, {"reduction": "sum", "weight": W6})),
     losses.ce_temporal_loss(inverse="reciprocal"),
+    losses.ce_temporal_loss(weight=W6, label_smoothing=0.2),
     losses.mse_temporal_loss(on_target=1, off_target=3, tolerance=1.5),
     losses.mse_temporal_loss(target_is_time=True),
     losses.mse_temporal_loss(target_is_time=True, multi_spike=True, reduction="sum"),
@@ -125,7 +135,12 @@ def loss_of_times(loss_fn, times, targets) -> float:
     count = 1.0 if loss_fn.reduction == "sum" else sum(weights)
     if isinstance(loss_fn, losses.ce_temporal_loss):
         inverse = {"negate": lambda t: -t, "reciprocal": lambda t: 1 / (t + 1)}[loss_fn.inverse]
-        return sum(weights[b] * cross_entropy([inverse(t) for t in times[0, b]], targets[b]) for b in range(B)) / count
+        total, e = 0.0, loss_fn.label_smoothing
+        for b, k in np.ndindex(B, C):
+            part = (1 - e) * (k == targets[b]) + e / C
+            weight = 1.0 if loss_fn.weight is None else loss_fn.weight[k]
+            total += part * weight * cross_entropy([inverse(t) for t in times[0, b]], k)
+        return total / count
     total = 0.0
     for f, b, c in np.ndindex(F, B, C):
         error = times[f, b, c] - wanted_times(loss_fn, targets, b, c, f)
@@ -249,7 +264,7 @@ def test_arguments_stay_as_they_are(loss_fn):
 def test_a_weight_repeats_samples(make):
     """Whole weights mean the same as so many copies of a sample."""
     spikes, membrane, _ = draw_for(make())
-    record, labels = (spikes if make.inputs == "spikes" else membrane), np.array([0, 1, 2, 2, 0])
+    record, labels = (spikes if make().inputs == "spikes" else membrane), np.array([0, 1, 2, 2, 0])
     weight, copies = [1, 3, 0, 1, 1, 1], [0, 1, 1, 1, 4]
     for reduction in ("mean", "sum"):
         weighted = make(weight=weight, reduction=reduction)(record, labels)
@@ -268,9 +283,10 @@ def test_a_population_code_adds_neighbours(make):
     loss, gradient = make(**GROUPS, **options)(spikes, labels % 3)
     if options:  # two neurons at half the rate
         options = {"correct_rate": 1}
-    expected, expected_gradient = make(**options)(sums, labels % 3)
+    scale = 0.5 if make is losses.mse_rate_loss else 1  # a rate is of one neuron
+    expected, expected_gradient = make(**options)(scale * sums, labels % 3)
     assert loss == pytest.approx(expected, rel=1e-13)
-    np.testing.assert_allclose(gradient, np.repeat(expected_gradient, 2, -1), rtol=1e-13)
+    np.testing.assert_allclose(gradient, np.repeat(scale * expected_gradient, 2, -1), rtol=1e-13)
 
 
 def test_target_counts_are_whole():
@@ -279,6 +295,34 @@ def test_target_counts_are_whole():
     spikes[:1, 0, 1] = 1  # int(5 0.3) = 1 for the other
     loss, gradient = losses.mse_count_loss(correct_rate=0.75, incorrect_rate=0.3)(spikes, [0])
     assert loss == 0 and not gradient.any()
+
+
+def test_rates_of_one_record():
+    spikes = np.zeros((4, 2, 3))
+    spikes[0, 0] = 1  # rates 1/4, 1/4, 1/4
+    spikes[:, 1, 2] = 1  # 0, 0, 1
+    loss, gradient = losses.mse_rate_loss()(spikes, [1, 2])
+    assert loss == pytest.approx((2 * 0.25**2 + 0.75**2) / 6)
+    np.testing.assert_allclose(gradient[:, 0], 4 * [[0.5 / 24, -1.5 / 24, 0.5 / 24]])
+    assert not gradient[:, 1].any()
+
+
+@pytest.mark.parametrize("make", [*CROSS_ENTROPIES, losses.ce_temporal_loss], ids=lambda make: make.__name__)
+def test_a_smoothed_label_is_a_mixture_of_all(make):
+    record, labels = draw()
+    if make is losses.ce_temporal_loss:
+        record = (record > 0).astype(float)
+    loss, gradient = make(label_smoothing=0.3)(record, labels)
+    (plain, dplain), *others = (make()(record, wanted) for wanted in (labels, *(np.full(5, k) for k in range(3))))
+    assert loss == pytest.approx(0.7 * plain + 0.1 * sum(other for other, _ in others), rel=1e-13)
+    np.testing.assert_allclose(gradient, 0.7 * dplain + 0.1 * sum(dother for _, dother in others), atol=1e-15)
+
+
+def test_tet_of_spikes_is_the_cross_entropy_of_rates():
+    record, labels = draw()
+    results = [loss_fn(record, labels) for loss_fn in (losses.tet_loss(inputs="spikes"), losses.ce_rate_loss())]
+    assert results[0][0] == results[1][0]
+    np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
 def test_sums_of_losses():
@@ -343,6 +387,10 @@ def test_sparsity_needs_no_targets_and_no_row():
         ),
         (losses.mse_temporal_loss(on_target=1, tolerance=2), "mse_temporal_loss(on_target=1, tolerance=2)"),
         (losses.mse_membrane_loss(off_target=0.25), "mse_membrane_loss(off_target=0.25)"),
+        (losses.mse_rate_loss(0.9, reduction="sum"), "mse_rate_loss(correct_rate=0.9, reduction='sum')"),
+        (losses.ce_rate_loss(label_smoothing=0.1), "ce_rate_loss(label_smoothing=0.1)"),
+        (losses.tet_loss(), "tet_loss()"),
+        (losses.tet_loss(0.05, inputs="spikes"), "tet_loss(lambda_=0.05, inputs='spikes')"),
         (losses.l1_rate_sparsity(1e-3), "l1_rate_sparsity(Lambda=0.001)"),
         (0.5 * (losses.ce_rate_loss() + 2 * losses.l1_rate_sparsity()), "0.5 * ce_rate_loss() + l1_rate_sparsity()"),
     ],
@@ -365,6 +413,15 @@ def test_repr(loss_fn, text):
         ("ce_count_loss", {"weight": "heavy"}, TypeError, "weight must be real numbers"),
         ("mse_count_loss", {"correct_rate": 1.5}, ValueError, r"correct_rate must be a finite number in \[0, 1\], got 1.5"),
         ("mse_count_loss", {"incorrect_rate": -0.1}, ValueError, "incorrect_rate must be"),
+        ("mse_rate_loss", {"correct_rate": 2}, ValueError, r"correct_rate must be a finite number in \[0, 1\], got 2"),
+        ("ce_rate_loss", {"label_smoothing": 1}, ValueError, r"label_smoothing must be a number in \[0, 1\), got 1"),
+        ("ce_count_loss", {"label_smoothing": -0.1}, ValueError, r"label_smoothing must be a number in \[0, 1\), got -0.1"),
+        ("ce_temporal_loss", {"label_smoothing": math.nan}, ValueError, "label_smoothing must be a number"),
+        ("ce_membrane_loss", {"label_smoothing": "0.1"}, ValueError, "label_smoothing must be a number"),
+        ("mse_rate_loss", {"label_smoothing": 0.1}, TypeError, "unexpected keyword argument 'label_smoothing'"),
+        ("tet_loss", {"lambda_": 1.1}, ValueError, r"lambda_ must be a finite number in \[0, 1\], got 1.1"),
+        ("tet_loss", {"phi": math.inf}, ValueError, "phi must be a finite number, got inf"),
+        ("tet_loss", {"inputs": "both"}, ValueError, "inputs must be 'membrane' or 'spikes', got 'both'"),
         ("mse_membrane_loss", {"on_target": math.nan}, ValueError, "on_target must be a finite number, got nan"),
         ("mse_membrane_loss", {"off_target": "0"}, ValueError, "off_target must be a finite number"),
         ("mse_membrane_loss", {"time_var_targets": True, "weight": [1]}, ValueError, "weight needs labels: time_var_targets"),

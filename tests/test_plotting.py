@@ -26,6 +26,18 @@ MEMBRANE = rng.normal(size=(12, 10))
 LABELS, PREDICTIONS = rng.integers(0, 10, 300), rng.integers(0, 10, 300)
 ROWS = [{"iteration": 0, "test_accuracy": 0.1}, {"iteration": 1, "train_loss": 2.3}, {"iteration": 2, "train_loss": 2.0}]
 ROWS += [{"iteration": 2, "test_accuracy": 0.5}]
+EPOCHS = [{"iteration": i, "epoch": (i - 1) // 4, "train_loss": 0.1 / i} for i in range(1, 9)]
+EPOCHS += [
+    {
+        "iteration": i,
+        "epoch": i // 4 - 1,
+        "test_accuracy": i / 10,
+        "test_loss": 0.2 / i,
+        "train_loss": 9.0,
+        "train_accuracy": i / 16,
+    }
+    for i in (4, 8)
+]
 RATES = {"2": np.array([0, 0, 0.25, 1.0]), "5": np.full(3, 0.5)}
 GRADIENTS = {name: {kind: rng.normal(size=(9, 2, 3, 4)) for kind in ("dspikes", "dmembrane")} for name in ("2", "5", "8")}
 NAMES = "t-shirt trouser pullover dress coat sandal shirt sneaker bag boot".split()
@@ -102,6 +114,7 @@ PICTURES = {
     "one trace": lambda: plotting.traces(100 * MEMBRANE[:, :1]),
     "curves": lambda: plotting.training_curves(ROWS),
     "curves in one": lambda: plotting.training_curves(ROWS, axes_of()),
+    "curves of epochs": lambda: plotting.training_curves(EPOCHS),
     "surrogates": lambda: plotting.surrogates(),
     "rates": lambda: plotting.firing_rates(RATES),
     "rates of six": lambda: plotting.firing_rates({str(i): rng.random(1000) for i in range(6)}),
@@ -116,6 +129,9 @@ PICTURES = {
     "flow of one": lambda: plotting.gradient_flow({"1": {"dspikes": np.zeros((5, 2, 3))}}),
     "maps": lambda: plotting.feature_maps(rng.normal(size=(64, 8, 8))),
     "seven maps": lambda: plotting.feature_maps(rng.normal(size=(7, 28, 20))),
+    "encoder": lambda: plotting.encoder(rng.random((28, 28)), rng.random((4, 128, 28, 28)) < 0.1),
+    "encoder of one step": lambda: plotting.encoder(rng.random((28, 20)), rng.random((1, 3, 28, 20)) < 0.5),
+    "encoder of one map": lambda: plotting.encoder(rng.random((8, 8)), rng.random((50, 1, 4, 4)) < 0.5),
     "count": lambda: plotting.spike_count(SPIKES),
     "count of names": lambda: plotting.spike_count(SPIKES, NAMES),
     "count of 100": lambda: plotting.spike_count(rng.random((5, 100)) < 0.5),
@@ -219,6 +235,16 @@ def test_training_curves_of_rows_and_of_a_run_folder(tmp_path):
         assert right.lines[0].get_xydata().tolist() == [[0, 10], [2, 50]] and "50.00 %" in right.get_title()
 
 
+def test_training_curves_of_epochs_keep_batches_and_epochs_apart():
+    left, right = plotting.training_curves(EPOCHS).axes
+    assert left.lines[0].get_xydata().tolist() == [[i, 0.1 / i] for i in range(1, 9)]
+    assert left.lines[1].get_xydata().tolist() == [[4, 0.05], [8, 0.025]]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in right.lines}
+    assert drawn == {"training batches": [[4, 25], [8, 50]], "test set": [[4, 40], [8, 80]]} and "80.00 %" in right.get_title()
+    left, right = plotting.training_curves(EPOCHS, axes_of()).axes
+    assert len(left.lines) == len(right.lines) == 1
+
+
 def test_training_curves_in_given_axes():
     pair = axes_of(1, 2)
     assert plotting.training_curves(ROWS, pair) is pair[0].figure and len(pair[1].lines) == 1
@@ -237,10 +263,10 @@ def test_surrogates_draw_both_functions():
         np.testing.assert_array_equal(derivative.get_ydata(), function.of_array(function.derivative, x))
         np.testing.assert_array_equal(primitive.get_ydata(), function.of_array(function.primitive, x))
     everything = plotting.surrogates()
-    assert [len(ax.lines) for ax in everything.axes] == [9, 9]
+    assert [len(ax.lines) for ax in everything.axes] == [18, 18]
     assert all(line.get_ydata().max() == pytest.approx(1) for line in everything.axes[0].lines)
     looks = {(line.get_color(), line.get_linestyle()) for line in everything.axes[0].lines}
-    assert len(looks) == 9
+    assert len(looks) == 18
     labels = [text.get_text() for text in everything.axes[1].get_legend().texts]
     assert "sigmoid(slope=25), peak 6.25" in labels and "atan(alpha=2)" in labels
 
@@ -348,6 +374,33 @@ def test_feature_maps_are_normalised_each_for_itself():
 
 
 # ------------------------------------------------------------------------------------------------ animations
+
+
+def test_encoder_shows_the_image_and_the_sums_of_spikes_after_the_first_and_the_last_step():
+    image = rng.random((2, 3))
+    spikes = np.zeros((3, 4, 2, 3))  # maps: fires at the first two steps, later, everywhere, nowhere
+    spikes[:2, 0, 0, 0] = spikes[1:, 1, 1, 1] = spikes[2, 1, 0, 2] = spikes[:, 2] = 1
+    figure = plotting.encoder(image, spikes)
+    left, first, last = figure.axes
+    np.testing.assert_array_equal(left.images[0].get_array(), image)
+    assert [ax.get_title() for ax in figure.axes] == ["Input image", r"$\sum_t S_t$ at $t = 0$", r"$\sum_t S_t$ at $t = 2$"]
+    expected = np.zeros((2, 4, 2, 3))
+    expected[:, 0, 0, 0] = expected[1, 1, 1, 1] = expected[:, 2] = 1
+    expected[1, 1, 0, 2] = 0.5
+    for ax, maps in zip((first, last), expected, strict=True):
+        picture = ax.images[0].get_array()
+        assert picture.shape == (5, 7) and np.ma.getmaskarray(picture)[2].all() and np.ma.getmaskarray(picture)[:, 3].all()
+        for index, tile in enumerate(maps):
+            top, begin = 3 * (index // 2), 4 * (index % 2)
+            np.testing.assert_array_equal(picture[top : top + 2, begin : begin + 3], tile)
+        assert ax.images[0].get_clim() == (0, 1) and ax.images[0].get_cmap()(0.5)[:3] == pytest.approx((0.5,) * 3, abs=0.01)
+
+
+def test_encoder_of_128_maps_has_16_columns_and_of_one_step_one_picture():
+    figure = plotting.encoder(np.zeros((28, 28)), np.zeros((1, 128, 28, 28)))
+    assert len(figure.axes) == 2 and figure.axes[1].images[0].get_array().shape == (8 * 29 - 1, 16 * 29 - 1)
+    figure = plotting.encoder(np.zeros((28, 28)), np.zeros((1, 6, 28, 28)), columns=6)
+    assert figure.axes[1].images[0].get_array().shape == (28, 6 * 29 - 1)
 
 
 def test_spike_count_grows_and_highlights_the_leader():
@@ -511,6 +564,9 @@ BAD = {
     "filters columns": (lambda: plotting.filters(np.zeros((3, 2, 5, 5)), columns=2), "columns is for"),
     "maps": (lambda: plotting.feature_maps(np.zeros((3, 4))), "images must be"),
     "maps columns": (lambda: plotting.feature_maps(np.zeros((3, 4, 4)), columns=1.5), "columns must be"),
+    "encoder image": (lambda: plotting.encoder(np.zeros((1, 4, 4)), np.zeros((2, 3, 4, 4))), "image must be"),
+    "encoder spikes": (lambda: plotting.encoder(np.zeros((4, 4)), np.zeros((3, 4, 4))), "spikes must be"),
+    "encoder columns": (lambda: plotting.encoder(np.zeros((4, 4)), np.zeros((2, 3, 4, 4)), columns=0), "columns must be"),
     "count": (lambda: plotting.spike_count(np.zeros((3, 4, 2))), "spikes must be"),
     "count labels": (lambda: plotting.spike_count(SPIKES, ["a"]), "labels must be 10"),
     "count interpolate": (lambda: plotting.spike_count(SPIKES, interpolate=0), "interpolate must be"),

@@ -188,11 +188,15 @@ class ReducedLoss(Loss):
         Over the samples; a mean-square error takes it over the outputs too.
     weight : (K,) or None
         Sample b counts w[y_b] times; "mean" divides by the sum of these, not by B.
+    label_smoothing : float
+        Part e of the target of a cross-entropy that goes to all classes alike, in [0, 1). As PyTorch has it, CE(z, y) with its
+        weight w[y] becomes (1 - e) w[y] CE(z, y) + e/K sum_k w[k] CE(z, k).
     """
 
-    def __init__(self, reduction: str = "mean", weight=None):
+    def __init__(self, reduction: str = "mean", weight=None, label_smoothing: float = 0):
         self.reduction = check_choice("reduction", reduction, ("mean", "sum"))
         self.weight = None if weight is None else _check_weight(weight)
+        self.label_smoothing = _check_smoothing(label_smoothing)
 
     def classes(self, features):
         """The number of classes that outputs of shape ``features`` stand for; ValueError if there are not as many weights."""
@@ -220,8 +224,14 @@ class ReducedLoss(Loss):
         return np.full(len(targets), 1 / divisor) if self.weight is None else self.weight[targets] / divisor
 
     def _cross_entropy(self, logits, labels, divisor) -> tuple[float, np.ndarray]:
-        """logits (S, b, K) -> sum_{s, b} w[y_b] CE(logits[s, b], y_b) / divisor, its gradient (S, b, K) in float64."""
-        losses, gradient = cross_entropy(logits, labels, self._factors(labels, divisor))
+        """logits (S, b, K) -> sum_{s, b} w[y_b] CE(logits[s, b], y_b) / divisor, its gradient (S, b, K) in float64.
+
+        With smoothed labels if that is chosen.
+        """
+        e, K = self.label_smoothing, logits.shape[-1]
+        factors = (1 - e) * self._factors(labels, divisor)
+        shares = self._factors(np.arange(K), divisor) * (e / K) if e else None
+        losses, gradient = cross_entropy(logits, labels, factors, shares)
         return float(losses.sum()), gradient
 
     def _square_error(self, difference, targets, divisor, outputs) -> tuple[float, np.ndarray]:
@@ -282,6 +292,12 @@ def _check_record(name, record) -> np.ndarray:
     if record.ndim < 3 or 0 in record.shape or not np.issubdtype(record.dtype, np.floating):
         raise ValueError(f"{name} must be a float array (T, B, C), got {record.dtype} {record.shape}")
     return record
+
+
+def _check_smoothing(value) -> float:
+    if not (isinstance(value, numbers.Real) and 0 <= value < 1):
+        raise ValueError(f"label_smoothing must be a number in [0, 1), got {value!r}")
+    return float(value)
 
 
 def _check_weight(weight) -> np.ndarray:

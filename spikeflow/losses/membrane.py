@@ -1,4 +1,4 @@
-"""Losses of the output neurons' membranes."""
+"""Losses of the output neurons' membranes, and one of membranes or spikes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import math
 
 import numpy as np
 
-from .base import ReducedLoss, check_number, check_reals, one_hot
+from .base import ReducedLoss, check_choice, check_number, check_reals, one_hot
 
-__all__ = ["ce_max_membrane_loss", "ce_membrane_loss", "mse_membrane_loss"]
+__all__ = ["ce_max_membrane_loss", "ce_membrane_loss", "mse_membrane_loss", "tet_loss"]
 
 
 class ce_membrane_loss(ReducedLoss):
     """Cross-entropy of the membranes, summed over time:  1/N sum_{t, b} w[y_b] CE(membrane[t, b], y_b).
 
     The loss of snnTorch's Tutorial 5.
+
+    Parameters
+    ----------
+    reduction, weight, label_smoothing
+        See ``ReducedLoss``.
     """
 
     inputs = "membrane"
@@ -29,6 +34,11 @@ class ce_max_membrane_loss(ReducedLoss):
     """Cross-entropy of each membrane's maximum over time:  1/N sum_b w[y_b] CE(max_t membrane[t, b], y_b).
 
     The gradient goes to the first step at which a membrane is at its maximum.
+
+    Parameters
+    ----------
+    reduction, weight, label_smoothing
+        See ``ReducedLoss``.
     """
 
     inputs = "membrane"
@@ -40,6 +50,51 @@ class ce_max_membrane_loss(ReducedLoss):
         dmembrane = np.zeros_like(record)
         np.put_along_axis(dmembrane, steps, gradient.astype(record.dtype), 0)
         return loss, dmembrane
+
+
+class tet_loss(ReducedLoss):
+    """Temporal efficient training: the cross-entropy of the outputs O at each step, averaged over time, and a pull towards phi.
+
+    (1 - lambda_)/(T N) sum_{t, b} w[y_b] CE(O[t, b], y_b) + lambda_/(T N C) sum_{t, b, c} w[y_b] (O[t, b, c] - phi)^2. In a "sum"
+    the pull is not divided by C, but by T. Deng et al. (2022). Without the pull, as by default, it is SpikingJelly's
+    ``temporal_efficient_training_cross_entropy``, and of spikes ``ce_rate_loss``.
+
+    Parameters
+    ----------
+    lambda_ : float
+        Share of the pull, in [0, 1].
+    phi : float
+        Where it pulls all outputs: the paper takes the threshold.
+    inputs : "membrane" or "spikes"
+        What O is.
+    reduction, weight, label_smoothing
+        See ``ReducedLoss``.
+    """
+
+    def __init__(
+        self,
+        lambda_: float = 0,
+        phi: float = 1,
+        inputs: str = "membrane",
+        reduction: str = "mean",
+        weight=None,
+        label_smoothing: float = 0,
+    ):
+        super().__init__(reduction, weight, label_smoothing)
+        self.lambda_ = check_number("lambda_", lambda_, 0, 1)
+        self.phi = check_number("phi", phi, -math.inf)
+        self.inputs = check_choice("inputs", inputs, ("membrane", "spikes"))
+
+    def partial(self, record, targets, normaliser):
+        """record (T, b, C), labels (b,) -> share of the loss, drecord (T, b, C)."""
+        T, _, C = record.shape
+        loss, gradient = self._cross_entropy(record, targets, T * normaliser)
+        if self.lambda_:
+            difference = np.subtract(record, self.phi, dtype=np.float64)
+            pull, dpull = self._square_error(difference, targets, T * normaliser, C)
+            loss = (1 - self.lambda_) * loss + self.lambda_ * pull
+            gradient = (1 - self.lambda_) * gradient + self.lambda_ * dpull
+        return loss, gradient.astype(record.dtype)
 
 
 class mse_membrane_loss(ReducedLoss):

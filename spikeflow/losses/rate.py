@@ -11,7 +11,7 @@ import numpy as np
 
 from .base import Loss, ReducedLoss, check_number, one_hot
 
-__all__ = ["add_groups", "ce_count_loss", "ce_rate_loss", "check_groups", "l1_rate_sparsity", "mse_count_loss"]
+__all__ = ["add_groups", "ce_count_loss", "ce_rate_loss", "check_groups", "l1_rate_sparsity", "mse_count_loss", "mse_rate_loss"]
 
 
 class RateLoss(ReducedLoss):
@@ -23,12 +23,19 @@ class RateLoss(ReducedLoss):
         Whether groups of neurons stand for the classes.
     num_classes : int
         Number K of the classes, needed for a population code; without one, every output is a class.
-    reduction, weight
+    reduction, weight, label_smoothing
         See ``ReducedLoss``.
     """
 
-    def __init__(self, population_code: bool = False, num_classes: int | None = None, reduction: str = "mean", weight=None):
-        super().__init__(reduction, weight)
+    def __init__(
+        self,
+        population_code: bool = False,
+        num_classes: int | None = None,
+        reduction: str = "mean",
+        weight=None,
+        label_smoothing: float = 0,
+    ):
+        super().__init__(reduction, weight, label_smoothing)
         if population_code:
             check_num_classes(num_classes)
         self.population_code, self.num_classes = bool(population_code), num_classes
@@ -77,17 +84,13 @@ class ce_count_loss(RateLoss):
         return loss, self._spread(gradient[0], record)
 
 
-class mse_count_loss(RateLoss):
-    """Square error of the spike counts of the classes:  1/(T N K) sum_{b, k} w[y_b] (counts[b, k] - target[b, k])^2.
-
-    The target is int(T C/K correct_rate) spikes for the label's class and int(T C/K incorrect_rate) for the others. A "sum" does
-    not divide by K, but by T. A sample has the weight of its label, where snnTorch multiplies errors (B, K) by w[y] (B,), which
-    takes the samples for the classes.
+class TargetRateLoss(RateLoss):
+    """Base of the losses with a target for the spikes of each class.
 
     Parameters
     ----------
     correct_rate, incorrect_rate : float
-        Spikes per neuron and step, in [0, 1].
+        Of the label's class and of the others: spikes per neuron and step, in [0, 1].
     population_code, num_classes, reduction, weight
         See ``RateLoss``.
     """
@@ -105,6 +108,20 @@ class mse_count_loss(RateLoss):
         self.correct_rate = check_number("correct_rate", correct_rate, 0, 1)
         self.incorrect_rate = check_number("incorrect_rate", incorrect_rate, 0, 1)
 
+
+class mse_count_loss(TargetRateLoss):
+    """Square error of the spike counts of the classes:  1/(T N K) sum_{b, k} w[y_b] (counts[b, k] - target[b, k])^2.
+
+    The target is int(T C/K correct_rate) spikes for the label's class and int(T C/K incorrect_rate) for the others. A "sum" does
+    not divide by K, but by T. A sample has the weight of its label, where snnTorch multiplies errors (B, K) by w[y] (B,), which
+    takes the samples for the classes.
+
+    Parameters
+    ----------
+    correct_rate, incorrect_rate, population_code, num_classes, reduction, weight
+        See ``TargetRateLoss``.
+    """
+
     def partial(self, record, targets, normaliser):
         """record (T, b, C), labels (b,) -> share of the loss, dspikes (T, b, C)."""
         T, _, C = record.shape
@@ -114,6 +131,30 @@ class mse_count_loss(RateLoss):
         difference = counts - one_hot(targets, K, on, off)
         loss, gradient = self._square_error(difference[None], targets, normaliser * T, K)
         return loss, self._spread(gradient[0], record)
+
+
+class mse_rate_loss(TargetRateLoss):
+    """Square error of the firing rates of the classes:  1/(N K) sum_{b, k} w[y_b] (rate[b, k] - target[b, k])^2.
+
+    A class's rate is its spikes per neuron and step; its target is ``correct_rate`` for the label's class and ``incorrect_rate``
+    for the others. These are the one-hot labels by default: the loss of SpikingJelly's Fashion-MNIST example. A "sum" does not
+    divide by K.
+
+    Parameters
+    ----------
+    correct_rate, incorrect_rate, population_code, num_classes, reduction, weight
+        See ``TargetRateLoss``.
+    """
+
+    def partial(self, record, targets, normaliser):
+        """record (T, b, C), labels (b,) -> share of the loss, dspikes (T, b, C)."""
+        T, _, C = record.shape
+        counts = self._counts(record)
+        K = counts.shape[1]
+        most = T * C // K  # spikes of a class
+        difference = counts / most - one_hot(targets, K, self.correct_rate, self.incorrect_rate)
+        loss, gradient = self._square_error(difference[None], targets, normaliser, K)
+        return loss, self._spread(gradient[0] / most, record)
 
 
 class l1_rate_sparsity(Loss):

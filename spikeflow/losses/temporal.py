@@ -21,12 +21,12 @@ class ce_temporal_loss(ReducedLoss):
     ----------
     inverse : "negate" or "reciprocal"
         -t, or 1/(t + 1).
-    reduction, weight
+    reduction, weight, label_smoothing
         See ``ReducedLoss``.
     """
 
-    def __init__(self, inverse: str = "negate", reduction: str = "mean", weight=None):
-        super().__init__(reduction, weight)
+    def __init__(self, inverse: str = "negate", reduction: str = "mean", weight=None, label_smoothing: float = 0):
+        super().__init__(reduction, weight, label_smoothing)
         self.inverse = check_choice("inverse", inverse, ("negate", "reciprocal"))
 
     def partial(self, record, targets, normaliser):

@@ -2,7 +2,9 @@
 
     CE(z, y) = log sum_c exp(z_c - max z) - (z_y - max z),        dCE/dz = softmax(z) - onehot(y)                       (1)
 
-Shifted by the maximum, no exponential overflows.
+Shifted by the maximum, no exponential overflows. With smoothed labels every class c has a share r_c of the target as well:
+
+    sum_c r_c CE(z, c),        d/dz_c = p_c sum_k r_k - r_c,        p = softmax(z)                                        (2)
 """
 
 from __future__ import annotations
@@ -17,19 +19,24 @@ from .jit import kernel
 __all__ = ["cross_entropy"]
 
 
-def cross_entropy(logits, labels, factors):
-    """logits (T, b, C), labels (b,) intp, factors (b,) -> factors CE (T, b), its gradient (T, b, C), both float64."""
+def cross_entropy(logits, labels, factors, shares=None):
+    """Factors times the cross-entropy of the labels (1), plus that of all classes with their shares (2).
+
+    logits (T, b, C), labels (b,) intp, factors (b,), shares (C,) or None -> losses (T, b), gradient (T, b, C), both float64.
+    """
     losses, gradient = np.empty(logits.shape[:2]), np.empty(logits.shape)
-    make_cross_entropy()(np.ascontiguousarray(logits), np.ascontiguousarray(labels), factors, losses, gradient)
+    shares = np.zeros(logits.shape[2]) if shares is None else shares
+    make_cross_entropy()(np.ascontiguousarray(logits), np.ascontiguousarray(labels), factors, shares, losses, gradient)
     return losses, gradient
 
 
 @functools.cache
 def make_cross_entropy():
     @kernel()
-    def cross_entropy_kernel(logits, labels, factors, losses, gradient):
-        """logits (T, b, C), labels, factors (b,) -> losses (T, b), gradient (T, b, C)."""
+    def cross_entropy_kernel(logits, labels, factors, shares, losses, gradient):
+        """logits (T, b, C), labels, factors (b,), shares (C,) -> losses (T, b), gradient (T, b, C)."""
         T, B, C = logits.shape
+        smoothing = shares.sum()
         for t in range(T):
             for b in range(B):
                 largest = np.float64(logits[t, b, 0])
@@ -41,10 +48,12 @@ def make_cross_entropy():
                     gradient[t, b, c] = e
                     total += e
                 for c in range(C):
-                    gradient[t, b, c] /= total
-                gradient[t, b, labels[b]] -= 1
-                for c in range(C):
-                    gradient[t, b, c] *= factors[b]
-                losses[t, b] = factors[b] * (math.log(total) - (logits[t, b, labels[b]] - largest))
+                    p = gradient[t, b, c] / total
+                    gradient[t, b, c] = factors[b] * (p - (c == labels[b])) + (smoothing * p - shares[c])
+                log_total = math.log(total)
+                losses[t, b] = factors[b] * (log_total - (logits[t, b, labels[b]] - largest))
+                if smoothing > 0:
+                    for c in range(C):
+                        losses[t, b] += shares[c] * (log_total - (logits[t, b, c] - largest))
 
     return cross_entropy_kernel

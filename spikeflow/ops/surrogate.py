@@ -9,10 +9,10 @@ and the NumPy reference calls them with whole arrays. Numbers in them are float3
 float32 arithmetic into float64, while a float32 constant in float64 arithmetic is widened, exactly since it is a small integer.
 They have no ``if`` blocks, since a loop over neurons with a branch in it is not vectorised: a condition is a factor, 0 or 1.
 
-The derivatives are those of snnTorch 1.0's code (of SpikingJelly 2.0's for ATan, which is the same function), but for
-``triangular`` and ``LSO``, whose docstrings say why. Its stochastic SSO is not offered: random numbers in backward would need a
-seed and a stream in every kernel. Those in ``RATIONAL`` are the fastest to train with: the loops of the others call ``exp`` one
-neuron at a time, Numba having no vector version of it.
+The lower-case ones, LSO and SFS have snnTorch's names and the derivatives of its 1.0 code, but for ``triangular`` and ``LSO``,
+whose docstrings say why. Its stochastic SSO is not offered: random numbers in backward would need a seed and a stream in every
+kernel. The others have SpikingJelly's names, and the defaults and derivatives of its 2.0 code. Those in ``RATIONAL`` are the
+fastest to train with: the loops of the others call ``exp`` one neuron at a time, Numba having no vector version of it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,17 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
+    "ATan",
+    "Erf",
     "LSO",
+    "LeakyKReLU",
+    "PiecewiseExp",
+    "PiecewiseQuadratic",
+    "Rect",
     "SFS",
+    "Sigmoid",
+    "SoftSign",
+    "SuperSpike",
     "Surrogate",
     "atan",
     "custom",
@@ -39,8 +48,12 @@ __all__ = [
 
 
 ZERO, ONE, NAN = np.float32(0), np.float32(1), np.float32(math.nan)
-RATIONAL = {"atan", "fast_sigmoid", "straight_through_estimator", "triangular", "heaviside", "LSO", "SFS"}  # P' without exp
-SIGNED = {"B"}  # parameters that may be zero or negative
+RATIONAL = {  # P' without exp
+    "atan", "fast_sigmoid", "straight_through_estimator", "triangular", "heaviside", "LSO", "SFS",
+    "ATan", "SoftSign", "SuperSpike", "PiecewiseQuadratic", "LeakyKReLU", "Rect",
+}  # fmt: skip
+POSITIVE = "a positive finite number", math.ulp(0.0)  # what a parameter must be, and the least that it may be
+RANGES = {"B": ("a finite number", -math.inf), "leak": ("a finite number of at least 0", 0.0)}  # of those that may be zero
 
 
 @dataclass(frozen=True)
@@ -65,10 +78,9 @@ class Surrogate:
 
     def __post_init__(self):
         for key, value in self.params.items():
-            if key in SIGNED and not math.isfinite(value):
-                raise ValueError(f"{self.name}: {key} must be a finite number, got {value}")
-            if key not in SIGNED and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{self.name}: {key} must be a positive finite number, got {value}")
+            wanted, least = RANGES.get(key, POSITIVE)
+            if not (math.isfinite(value) and value >= least):
+                raise ValueError(f"{self.name}: {key} must be {wanted}, got {value}")
 
     @property
     def cache_key(self) -> str | None:
@@ -89,12 +101,13 @@ class Surrogate:
     def of_array(self, function: Callable, x: np.ndarray) -> np.ndarray:
         """``function``, this surrogate's primitive or derivative, of every number in x, in x's own precision; a new array.
 
-        Our functions take the whole array. A user's is called with one number at a time: it may branch on it.
+        Our functions take the whole array, but for the one with ``erfc``, which NumPy lacks. That one and a user's, which may
+        branch, are called with one number at a time.
         """
         if function is self.primitive:
             self.require_primitive()
         p = tuple(x.dtype.type(value) for value in self.constants)
-        if not _is_ours(function):
+        if not _is_ours(function) or function is _erf:
             return np.fromiter((function(number, p) for number in x.flat), x.dtype, x.size).reshape(x.shape)
         return np.array(np.broadcast_to(function(x, p), x.shape))
 
@@ -126,8 +139,16 @@ def _dfast_sigmoid(x, p):
 
 def atan(alpha: float = 2) -> Surrogate:
     """P(x) = arctan(pi/2 alpha x) / pi + 1/2,  P'(x) = (alpha / 2) / (1 + (pi/2 alpha x)^2).  Fang et al. (2021)."""
-    constants = (math.pi / 2 * alpha, 1 / math.pi, alpha / 2, 0.5)
-    return Surrogate("atan", {"alpha": float(alpha)}, constants, _atan, _datan)
+    return Surrogate("atan", {"alpha": float(alpha)}, _atan_constants(alpha), _atan, _datan)
+
+
+def ATan(alpha: float = 2) -> Surrogate:
+    """``atan`` under SpikingJelly's name."""
+    return Surrogate("ATan", {"alpha": float(alpha)}, _atan_constants(alpha), _atan, _datan)
+
+
+def _atan_constants(alpha) -> tuple[float, ...]:
+    return math.pi / 2 * alpha, 1 / math.pi, alpha / 2, 0.5
 
 
 def _atan(x, p):
@@ -155,6 +176,11 @@ def _dsigmoid(x, p):
     e = np.exp(-p[0] * abs(x))  # at most 1
     d = ONE + e
     return p[0] * e / (d * d)
+
+
+def Sigmoid(alpha: float = 4) -> Surrogate:
+    """``sigmoid`` under SpikingJelly's name and with its slope."""
+    return Surrogate("Sigmoid", {"alpha": float(alpha)}, (float(alpha), 0.5), _sigmoid, _dsigmoid)
 
 
 def straight_through_estimator() -> Surrogate:
@@ -207,17 +233,23 @@ def spike_rate_escape(beta: float = 1, slope: float = 25) -> Surrogate:
     The peak lies one unit above the threshold, as in snnTorch. Gerstner and Kistler (2002).
     """
     params = {"beta": float(beta), "slope": float(slope)}
-    return Surrogate("spike_rate_escape", params, tuple(params.values()), _spike_rate_escape, _dspike_rate_escape)
+    return Surrogate("spike_rate_escape", params, (*params.values(), 1.0), _two_exponentials, _dtwo_exponentials)
 
 
-def _spike_rate_escape(x, p):
-    z = p[0] * (x - ONE)
+def PiecewiseExp(alpha: float = 1) -> Surrogate:
+    """P(x) = exp(alpha x) / 2 if x < 0 else 1 - exp(-alpha x) / 2,  P'(x) = (alpha / 2) exp(-alpha |x|)."""
+    alpha = float(alpha)
+    return Surrogate("PiecewiseExp", {"alpha": alpha}, (alpha, alpha / 2, 0.0), _two_exponentials, _dtwo_exponentials)
+
+
+def _two_exponentials(x, p):
+    z = p[0] * (x - p[2])
     # Both exponents are at most 0. In this order nothing cancels below the peak, where the first bracket is 0.
     return p[1] / p[0] * ((ONE - np.exp(-np.maximum(z, ZERO))) + np.exp(np.minimum(z, ZERO)))
 
 
-def _dspike_rate_escape(x, p):
-    return p[1] * np.exp(-p[0] * abs(x - ONE))
+def _dtwo_exponentials(x, p):
+    return p[1] * np.exp(-p[0] * abs(x - p[2]))
 
 
 def LSO(slope: float = 0.1) -> Surrogate:
@@ -225,15 +257,25 @@ def LSO(slope: float = 0.1) -> Surrogate:
 
     This is what snnTorch's documentation says; its 1.0 code calls SSO with an argument missing, and raises TypeError.
     """
-    return Surrogate("LSO", {"slope": float(slope)}, (float(slope), 1.0), _lso, _dlso)
+    return Surrogate("LSO", {"slope": float(slope)}, (float(slope), 1.0), _two_slopes, _dlso)
 
 
-def _lso(x, p):
-    return np.maximum(x, ZERO) + p[0] * np.minimum(x, ZERO)
+def _two_slopes(x, p):
+    return p[1] * np.maximum(x, ZERO) + p[0] * np.minimum(x, ZERO)
 
 
 def _dlso(x, p):
     return (x > ZERO) * p[1] + (x <= ZERO) * p[0]
+
+
+def LeakyKReLU(leak: float = 0, k: float = 1) -> Surrogate:
+    """P(x) = k x if x >= 0 else leak x,  P'(x) = k if x >= 0 else leak.  leak may be 0."""
+    params = {"leak": float(leak), "k": float(k)}
+    return Surrogate("LeakyKReLU", params, tuple(params.values()), _two_slopes, _dleaky_k_relu)
+
+
+def _dleaky_k_relu(x, p):
+    return (x >= ZERO) * p[1] + (x < ZERO) * p[0]
 
 
 def SFS(slope: float = 25, B: float = 1) -> Surrogate:
@@ -254,6 +296,79 @@ def _sfs(x, p):
 def _dsfs(x, p):
     d = ONE + p[0] * abs(x)
     return (x > p[1]) / (d * d)
+
+
+def SoftSign(alpha: float = 2) -> Surrogate:
+    """P(x) = (1 + alpha x / (1 + alpha |x|)) / 2,  P'(x) = 1 / (2 alpha (1 / alpha + |x|)^2).
+
+    The formula of SpikingJelly's code; its docstring has 1 + |x / alpha| in the bracket.
+    """
+    alpha = float(alpha)
+    return Surrogate("SoftSign", {"alpha": alpha}, (alpha, alpha / 2, 0.5), _soft_sign, _dsoft_sign)
+
+
+def SuperSpike(alpha: float = 1) -> Surrogate:
+    """P(x) = alpha x / (1 + |x|),  P'(x) = alpha / (1 + |x|)^2.  SpikingJelly's has no primitive."""
+    alpha = float(alpha)
+    return Surrogate("SuperSpike", {"alpha": alpha}, (1.0, alpha, 0.0), _soft_sign, _dsoft_sign)
+
+
+def _soft_sign(x, p):
+    return p[1] * x / (ONE + p[0] * abs(x)) + p[2]
+
+
+def _dsoft_sign(x, p):
+    d = ONE + p[0] * abs(x)
+    return p[1] / (d * d)
+
+
+def PiecewiseQuadratic(alpha: float = 1) -> Surrogate:
+    """P'(x) = max(0, alpha - alpha^2 |x|), and with z = alpha x clipped to +-1  P(x) = 1/2 + z - z |z| / 2.
+
+    A triangle of area 1: of height alpha and half-width 1 / alpha.
+    """
+    alpha = float(alpha)
+    constants = (alpha, alpha * alpha, 0.5)
+    return Surrogate("PiecewiseQuadratic", {"alpha": alpha}, constants, _piecewise_quadratic, _dpiecewise_quadratic)
+
+
+def _piecewise_quadratic(x, p):
+    z = np.minimum(np.maximum(p[0] * x, -ONE), ONE)
+    return p[2] + z - p[2] * z * abs(z)
+
+
+def _dpiecewise_quadratic(x, p):
+    return np.maximum(p[0] - p[1] * abs(x), ZERO)
+
+
+def Rect(alpha: float = 1) -> Surrogate:
+    """P(x) = alpha x + 1/2 clipped to 0 and 1,  P'(x) = alpha if |x| < 1 / (2 alpha) else 0.  A rectangle of area 1."""
+    alpha = float(alpha)
+    return Surrogate("Rect", {"alpha": alpha}, (alpha, 0.5), _rect, _drect)
+
+
+def _rect(x, p):
+    return np.minimum(np.maximum(p[0] * x + p[1], ZERO), ONE)
+
+
+def _drect(x, p):
+    return (abs(x) < p[1] / p[0]) * p[0]
+
+
+def Erf(alpha: float = 2) -> Surrogate:
+    """P(x) = erfc(-alpha x) / 2,  P'(x) = alpha / sqrt(pi) exp(-(alpha x)^2)."""
+    alpha = float(alpha)
+    constants = (alpha, alpha / math.sqrt(math.pi), 0.5)
+    return Surrogate("Erf", {"alpha": alpha}, constants, _erf, _derf)
+
+
+def _erf(x, p):
+    return p[2] * math.erfc(-p[0] * x)
+
+
+def _derf(x, p):
+    z = p[0] * x
+    return p[1] * np.exp(-z * z)
 
 
 def custom(derivative: Callable, primitive: Callable | None = None, constants=(), name: str = "custom") -> Surrogate:
@@ -315,6 +430,7 @@ def _checked(function: Callable, label: str, constants: tuple[float, ...]) -> Ca
 
 MAKERS = (
     atan, fast_sigmoid, sigmoid, straight_through_estimator, triangular, heaviside, spike_rate_escape, LSO, SFS,
+    ATan, Sigmoid, SoftSign, SuperSpike, PiecewiseQuadratic, PiecewiseExp, Erf, LeakyKReLU, Rect,
 )  # fmt: skip
 SURROGATES = {make.__name__: make for make in MAKERS}
 

@@ -24,15 +24,36 @@ DRAWN = [
     *(surrogate.spike_rate_escape(beta, slope) for beta, slope in ((0.2, 1), (1, 25), (7, 3))),
     *(surrogate.LSO(slope) for slope in (0.01, 0.1, 1.5)),
     *(surrogate.SFS(slope, B) for slope, B in ((1, 1), (25, 0.04), (4, 0), (4, -0.5))),
+    *(surrogate.LeakyKReLU(leak, k) for leak, k in ((0, 1), (0, 0.3), (0.2, 3), (2, 0.5))),
+    *(
+        make(alpha)
+        for make in (
+            surrogate.ATan,
+            surrogate.Sigmoid,
+            surrogate.SoftSign,
+            surrogate.SuperSpike,
+            surrogate.PiecewiseQuadratic,
+            surrogate.PiecewiseExp,
+            surrogate.Erf,
+            surrogate.Rect,
+        )
+        for alpha in (0.3, 1, 2, 4, 9)
+    ),
 ]
 DEFAULTS = [make() for make in SURROGATES.values()]
-KINKS = {
-    "fast_sigmoid": lambda: [0],
-    "triangular": lambda threshold: [-threshold, 0, threshold],
-    "heaviside": lambda: [0],
-    "spike_rate_escape": lambda beta: [1],
-    "LSO": lambda: [0],
-    "SFS": lambda B: [0, B],
+KINKS = {  # where the derivative has a step or a corner, of the parameters
+    "fast_sigmoid": lambda p: [0],
+    "triangular": lambda p: [-p["threshold"], 0, p["threshold"]],
+    "heaviside": lambda p: [0],
+    "spike_rate_escape": lambda p: [1],
+    "LSO": lambda p: [0],
+    "SFS": lambda p: [0, p["B"]],
+    "SoftSign": lambda p: [0],
+    "SuperSpike": lambda p: [0],
+    "PiecewiseQuadratic": lambda p: [-1 / p["alpha"], 0, 1 / p["alpha"]],
+    "PiecewiseExp": lambda p: [0],
+    "LeakyKReLU": lambda p: [0],
+    "Rect": lambda p: [-0.5 / p["alpha"], 0.5 / p["alpha"]],
 }
 functions = pytest.mark.parametrize("function", ["primitive", "derivative"])
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -51,9 +72,7 @@ def constants(pair, dtype=np.float64):
 
 
 def kinks(pair) -> list[float]:
-    """Where the derivative has a step or a corner."""
-    find = KINKS.get(pair.name, list)
-    return find(*(pair.params[key] for key in ("threshold", "beta", "B") if key in pair.params))
+    return KINKS[pair.name](pair.params) if pair.name in KINKS else []
 
 
 @pytest.mark.parametrize("pair", DRAWN, ids=label)
@@ -72,7 +91,7 @@ def test_derivative_is_that_of_the_primitive(pair):
 @defaults
 def test_primitive_is_continuous(pair):
     for kink in [0, *kinks(pair)]:
-        below, above = pair.primitive(np.array([kink - 1e-9, kink + 1e-9]), constants(pair))
+        below, above = pair.of_array(pair.primitive, np.array([kink - 1e-9, kink + 1e-9]))
         assert abs(above - below) <= 1e-7
 
 
@@ -136,6 +155,65 @@ def test_known_values(pair, function, x, value):
     np.testing.assert_allclose(getattr(pair, function)(x, constants(pair)), value, rtol=1e-7)
 
 
+AT = [-2, -0.5, 0, 0.25, 0.5, 1]
+SPIKINGJELLY = [  # derivatives and primitives at these, as SpikingJelly 2.0 computes them in float64
+    (surrogate.ATan(), [0.024704523, 0.288400439, 1, 0.618486458, 0.288400439, 0.0919996684],
+     [0.0502392282, 0.180453537, 0.5, 0.711922367, 0.819546463, 0.901906738]),
+    (surrogate.ATan(3), [0.0166988696, 0.228949873, 1.5, 0.628163558, 0.228949873, 0.0646367568],
+     [0.0336478366, 0.127761154, 0.5, 0.775969583, 0.872238846, 0.933439925]),
+    (surrogate.Sigmoid(), [0.00134095068, 0.419974342, 1, 0.786447733, 0.419974342, 0.0706508249],
+     [0.00033535013, 0.119202922, 0.5, 0.731058579, 0.880797078, 0.98201379]),
+    (surrogate.Sigmoid(1.5), [0.0677649896, 0.326842491, 0.375, 0.362119352, 0.326842491, 0.223719678],
+     [0.0474258732, 0.320821301, 0.5, 0.5926666, 0.679178699, 0.817574476]),
+    (surrogate.SoftSign(), [0.04, 0.25, 1, 0.444444444, 0.25, 0.111111111], [0.1, 0.25, 0.5, 0.666666667, 0.75, 0.833333333]),
+    (surrogate.SoftSign(0.5), [0.0625, 0.16, 0.25, 0.197530864, 0.16, 0.111111111],
+     [0.25, 0.4, 0.5, 0.555555556, 0.6, 0.666666667]),
+    (surrogate.SuperSpike(), [0.111111111, 0.444444444, 1, 0.64, 0.444444444, 0.25], None),
+    (surrogate.SuperSpike(10), [1.11111111, 4.44444444, 10, 6.4, 4.44444444, 2.5], None),
+    (surrogate.PiecewiseQuadratic(), [0, 0.5, 1, 0.75, 0.5, 0], [0, 0.125, 0.5, 0.71875, 0.875, 1]),
+    (surrogate.PiecewiseQuadratic(2), [0, 0, 2, 1, 0, 0], [0, 0, 0.5, 0.875, 1, 1]),
+    (surrogate.PiecewiseExp(), [0.0676676416, 0.30326533, 0.5, 0.389400392, 0.30326533, 0.183939721],
+     [0.0676676416, 0.30326533, 0.5, 0.610599608, 0.69673467, 0.816060279]),
+    (surrogate.PiecewiseExp(3), [0.00371812826, 0.33469524, 1.5, 0.708549829, 0.33469524, 0.0746806026],
+     [0.00123937609, 0.11156508, 0.5, 0.763816724, 0.88843492, 0.975106466]),
+    (surrogate.Erf(), [1.26982347e-07, 0.415107497, 1.12837917, 0.878782579, 0.415107497, 0.0206669854],
+     [7.70862895e-09, 0.0786496035, 0.5, 0.760249939, 0.921350396, 0.997661133]),
+    (surrogate.Erf(0.5), [0.103776874, 0.265003532, 0.282094792, 0.277721317, 0.265003532, 0.219695645],
+     [0.0786496035, 0.361836805, 0.5, 0.570158102, 0.638163195, 0.760249939]),
+    (surrogate.LeakyKReLU(), [0, 0, 1, 1, 1, 1], [0, 0, 0, 0.25, 0.5, 1]),
+    (surrogate.LeakyKReLU(0.25, 2), [0.25, 0.25, 2, 2, 2, 2], [-0.5, -0.125, 0, 0.5, 1, 2]),
+    (surrogate.Rect(), [0, 0, 1, 1, 0, 0], [0, 0, 0.5, 0.75, 1, 1]),
+    (surrogate.Rect(2), [0, 0, 2, 0, 0, 0], [0, 0, 0.5, 1, 1, 1]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair, derivatives, primitives", SPIKINGJELLY, ids=[label(row[0]) for row in SPIKINGJELLY])
+def test_values_of_spikingjelly(pair, derivatives, primitives):
+    np.testing.assert_allclose(pair.of_array(pair.derivative, np.array(AT)), derivatives, rtol=1e-8)
+    if primitives is not None:
+        np.testing.assert_allclose(pair.of_array(pair.primitive, np.array(AT)), primitives, rtol=1e-8)
+
+
+def test_names_that_share_a_formula():
+    x = np.linspace(-3, 3, 101, dtype=np.float32)
+    for pair, same, factor in (
+        (surrogate.ATan(3), surrogate.atan(3), 1),
+        (surrogate.Sigmoid(7), surrogate.sigmoid(7), 1),
+        (surrogate.SoftSign(4), surrogate.fast_sigmoid(4), 2),
+        (surrogate.SuperSpike(8), surrogate.fast_sigmoid(1), 8),
+        (surrogate.PiecewiseQuadratic(2), surrogate.triangular(0.5), 2),
+    ):
+        np.testing.assert_array_equal(pair.of_array(pair.derivative, x), factor * same.of_array(same.derivative, x))
+    assert surrogate.ATan().cache_key == surrogate.atan().cache_key and surrogate.ATan() != surrogate.atan()
+
+
+def test_the_primitive_of_erf_keeps_small_values():
+    pair = surrogate.Erf()
+    for dtype, rtol in ((np.float32, 2e-6), (np.float64, 1e-13)):  # of erfc(z), z off by a bit is 2 z^2 bits
+        values = pair.of_array(pair.primitive, np.array([-2, -1, 2], dtype))
+        np.testing.assert_allclose(values, [7.708628950140045e-09, 0.002338867490523633, 0.9999999922913711], rtol=rtol)
+
+
 @defaults
 @functions
 @dtypes
@@ -144,10 +222,10 @@ def test_compiled_and_in_arrays(pair, function, dtype):
     name, function = function, getattr(pair, function)
     x = np.array([-1e4, -100, -3.56, -1, -0.3, -0.01, 0, 0.01, 0.7, 1, 1.01, 3.56, 100, 1e4], dtype)
     p = constants(pair, dtype)
-    values, scalars = function(x, p), [compiled(function)(number, p) for number in x]
+    values, scalars = pair.of_array(function, x), [compiled(function)(number, p) for number in x]
     assert values.dtype == dtype and np.isfinite(values).all()
     atol = 1e-6 if name == "primitive" else 1e-30
-    np.testing.assert_allclose(scalars, np.broadcast_to(values, x.shape), rtol=1e-5, atol=atol)
+    np.testing.assert_allclose(scalars, values, rtol=1e-5, atol=atol)
     results = {signature.args[0]: signature.return_type for signature in compiled(function).nopython_signatures}
     assert results[numba.from_dtype(np.dtype(dtype))] == numba.from_dtype(np.dtype(dtype))
     assert (np.diff(values) >= 0).all() if name == "primitive" else (values >= 0).all()
@@ -182,7 +260,10 @@ def test_of_array(pair, function, dtype):
     function, x = getattr(pair, function), np.linspace(-2, 2, 6, dtype=dtype).reshape(2, 3)
     before, y = x.copy(), pair.of_array(function, x)
     assert (y.dtype, y.shape) == (dtype, (2, 3)) and not np.shares_memory(x, y)
-    np.testing.assert_array_equal(y, np.broadcast_to(function(x, constants(pair, dtype)), y.shape))
+    p = constants(pair, dtype)
+    takes_arrays = (pair.name, function) != ("Erf", pair.primitive)
+    expected = function(x, p) if takes_arrays else np.reshape([function(number, p) for number in x.flat], x.shape)
+    np.testing.assert_array_equal(y, np.broadcast_to(expected, y.shape))
     y += 1
     np.testing.assert_array_equal(x, before)
 
@@ -204,16 +285,28 @@ def test_defaults():
         {"name": "spike_rate_escape", "beta": 1.0, "slope": 25.0},
         {"name": "LSO", "slope": 0.1},
         {"name": "SFS", "slope": 25.0, "B": 1.0},
+        {"name": "ATan", "alpha": 2.0},
+        {"name": "Sigmoid", "alpha": 4.0},
+        {"name": "SoftSign", "alpha": 2.0},
+        {"name": "SuperSpike", "alpha": 1.0},
+        {"name": "PiecewiseQuadratic", "alpha": 1.0},
+        {"name": "PiecewiseExp", "alpha": 1.0},
+        {"name": "Erf", "alpha": 2.0},
+        {"name": "LeakyKReLU", "leak": 0.0, "k": 1.0},
+        {"name": "Rect", "alpha": 1.0},
     ]
+    assert all(type(value) is float for pair in DEFAULTS for value in (*pair.params.values(), *pair.constants))
 
 
 def test_built_ins_are_stored_and_public():
-    assert len({pair.cache_key for pair in DEFAULTS} - {None}) == len(DEFAULTS)
+    code = {pair.cache_key: (pair.primitive, pair.derivative) for pair in DEFAULTS}
+    assert None not in code and all(code[pair.cache_key] == (pair.primitive, pair.derivative) for pair in DEFAULTS)
+    assert len(code) == len(DEFAULTS) - 4  # ATan, Sigmoid, SuperSpike and PiecewiseExp run functions of others
     assert all(pair.has_primitive and getattr(surrogate, pair.name) is SURROGATES[pair.name] for pair in DEFAULTS)
     assert set(surrogate.__all__) == {*SURROGATES, "Surrogate", "custom"}
 
 
-@pytest.mark.parametrize("name, key", [(pair.name, key) for pair in DEFAULTS for key in pair.params if key != "B"])
+@pytest.mark.parametrize("name, key", [(pair.name, key) for pair in DEFAULTS for key in pair.params if key not in ("B", "leak")])
 @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan])
 def test_bad_parameter(name, key, value):
     with pytest.raises(ValueError, match=f"{name}: {key} must be a positive finite number"):
@@ -226,8 +319,15 @@ def test_bad_sparsity(value):
         surrogate.SFS(B=value)
 
 
+@pytest.mark.parametrize("value", [-0.1, math.inf, math.nan])
+def test_bad_leak(value):
+    with pytest.raises(ValueError, match="LeakyKReLU: leak must be a finite number of at least 0, got "):
+        surrogate.LeakyKReLU(leak=value)
+
+
 def test_unknown_name():
-    known = "atan, fast_sigmoid, sigmoid, straight_through_estimator, triangular, heaviside, spike_rate_escape, LSO, SFS"
+    known = "atan, fast_sigmoid, sigmoid, straight_through_estimator, triangular, heaviside, spike_rate_escape, LSO, SFS, "
+    known += "ATan, Sigmoid, SoftSign, SuperSpike, PiecewiseQuadratic, PiecewiseExp, Erf, LeakyKReLU, Rect"
     with pytest.raises(ValueError, match=f"unknown surrogate 'step'; known are {known}$"):
         from_config({"name": "step"})
 
