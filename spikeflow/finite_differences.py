@@ -28,7 +28,7 @@ reach the threshold (``rescale=False`` keeps them).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from .layers import Neuron
 from .layers.base import Plan
 from .losses import Loss
 from .network import Sequential
-from .pipeline import Call, Run, channel_last
+from .pipeline import Call, channel_last, membrane_of
 
 __all__ = ["Report", "Row", "gradcheck"]
 
@@ -130,10 +130,11 @@ def gradcheck(
             layer.params[key].value = np.clip(layer.params[key].value, 1e-3, 1 - 1e-3)
         if isinstance(layer, Neuron) and layer.model.fires:
             layer.spike_grad.require_primitive()
+    twin.train(net.training)
     images = np.asarray(images).astype(np.float64)
     scales = _reach_threshold(twin, images, num_steps) if rescale else {}
 
-    call = twin._call(images, num_steps, smooth=True)
+    call = twin._call(images, num_steps, smooth=True, training=net.training)
     loss, dspikes, dmembrane = _evaluate(loss_fn, *call.forward(), labels)
     twin.zero_grad()
     dimages = call.backward(dspikes, dmembrane, input_grad=True)
@@ -156,29 +157,34 @@ class _Reference:
         self.twin, self.call, self.loss_fn, self.labels = twin, call, loss_fn, labels
         self.ops = backends.load("reference")
         self.runs = [
-            Run(
-                call.run.num_steps,
-                smooth=True,
+            replace(
+                call.run,
+                first=block.start,
                 choices={layer.name: layer.choices(k) for layer, k in zip(twin.layers, kept, strict=True)},
             )  # fmt: skip
-            for kept in call.kept
+            for block, kept in zip(call.blocks, call.kept, strict=True)
         ]
         self.plans = [Plan(shape, twin.dtype) for shape in call.shapes[:-1]]
-        self.inputs: list[list[np.ndarray]] = [[] for _ in call.blocks]  # of each layer at the base point, by block
+        self.inputs: list[list[np.ndarray]] = []  # of each layer at the base point, by block
         self.loss_from(0, remember=True)
 
     def loss_from(self, position: int, remember: bool = False) -> float:
         """The loss when only layers from ``position`` on have changed."""
-        outputs = []
-        for i, (block, run) in enumerate(zip(self.call.blocks, self.runs, strict=True)):
-            x = self.call.x[:, block] if position == 0 else self.inputs[i][position]
-            for layer, plan in zip(self.twin.layers[position:], self.plans[position:], strict=True):
-                if remember:
-                    self.inputs[i].append(x)
-                x, kept = layer.forward(self.ops, layer.prepare(self.ops, plan), x, run)
-            membrane = kept.membrane[1:].reshape(x.shape)
-            outputs.append((x, membrane))
-        spikes, membrane = (np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True))
+        xs = [self.call.x[:, block] for block in self.call.blocks] if position == 0 else self.inputs[position]
+        kept = []
+        for layer, plan in zip(self.twin.layers[position:], self.plans[position:], strict=True):
+            if remember:
+                self.inputs.append(xs)
+            prepared = layer.prepare(self.ops, plan)
+            if layer.couples(self.runs[0]):
+                ys, _ = layer.forward_batch(self.ops, prepared, xs, self.runs[0])
+                xs = [y.array(self.ops) for y in ys]
+            else:
+                xs, kept = zip(
+                    *(layer.forward(self.ops, prepared, x, run) for x, run in zip(xs, self.runs, strict=True)), strict=True
+                )
+        spikes = np.concatenate(xs, axis=1)
+        membrane = np.concatenate([membrane_of(keep) for keep in kept], axis=1)
         if spikes.ndim == 5:
             spikes, membrane = np.moveaxis(spikes, -1, 2), np.moveaxis(membrane, -1, 2)
         return _evaluate(self.loss_fn, spikes, membrane, self.labels)[0]
@@ -263,7 +269,7 @@ def _reach_threshold(twin: Sequential, images, num_steps) -> dict[str, float]:
         if not isinstance(layer, Neuron):
             before += [layer.params[key] for key in ("weight", "bias") if key in layer.params]
             continue
-        call = twin._call(images, num_steps, smooth=True)
+        call = twin._call(images, num_steps, smooth=True, training=twin.training)
         call.forward()
         membranes = np.concatenate([kept[position].membrane.reshape(-1) for kept in call.kept])
         reached = float(np.quantile(membranes, 0.95))

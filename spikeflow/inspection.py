@@ -25,7 +25,6 @@ def record(call: Call, loss_fn=None, targets=None) -> dict[str, dict[str, np.nda
 
     ``loss_fn`` and checked ``targets`` (B, ...) of the batch; dL/dmembrane is that of the membrane compared with the threshold.
     """
-    call.run.records = True
     results: list[dict] = [{} for _ in call.blocks]
     normaliser = None if loss_fn is None else loss_fn.normaliser(targets)
 
@@ -36,7 +35,7 @@ def record(call: Call, loss_fn=None, targets=None) -> dict[str, dict[str, np.nda
             if isinstance(layer, Neuron):
                 found[layer.name] = {"spikes": _dense(x, call.dtype), "membrane": membrane_of(keep)}
 
-        spikes, kept = call.forward_block(block, watch)
+        spikes, kept = call.forward_block(i, watch)
         if loss_fn is not None:
             given = loss_fn.gradients(spikes, membrane_of(kept[-1]), targets[block], normaliser)[1:]
             _record_backward(call, kept, given, found)
@@ -112,8 +111,7 @@ class Health:
 
 def health(call: Call) -> Health:
     """-> the health of the neurons over the call's batch."""
-    call.run.records = True
-    parts = parallel.run(lambda i: _block_health(call, call.blocks[i]), len(call.blocks))
+    parts = parallel.run(lambda i: _block_health(call, i), len(call.blocks))
     rows = []
     for layer in (layer for layer in call.layers if isinstance(layer, Neuron)):
         counts, lowest, highest, slopes = zip(*(part[layer.name] for part in parts), strict=True)
@@ -129,7 +127,7 @@ def health(call: Call) -> Health:
     return Health(rows)
 
 
-def _block_health(call: Call, block: slice) -> dict[str, tuple]:
+def _block_health(call: Call, i: int) -> dict[str, tuple]:
     """-> {layer: (spikes of each neuron, lowest and highest membrane, sum of the surrogate's relative derivative)}."""
     found = {}
 
@@ -146,7 +144,7 @@ def _block_health(call: Call, block: slice) -> dict[str, tuple]:
             slopes = float(pair.of_array(pair.derivative, u - threshold).sum(dtype=np.float64) / largest)
         found[layer.name] = counts, m.min(), m.max(), slopes
 
-    call.forward_block(block, watch)
+    call.forward_block(i, watch)
     return found
 
 

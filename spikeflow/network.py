@@ -11,7 +11,7 @@ from . import backends, inspection, parallel, random
 from .layers import Layer, Neuron, Parameter, from_config
 from .layers.base import positive_int
 from .losses import Loss
-from .ops.simd import scratch
+from .ops.simd import Arena, scratch
 from .pipeline import Call, Run, channel_first, channel_last, membrane_of
 
 __all__ = ["Sequential"]
@@ -65,6 +65,19 @@ class Sequential:
         for position, layer in enumerate(layers):
             layer.initialize(str(position), self.dtype, self.seed)
         self._last: Call | None = None
+        self._arenas: list[Arena] = []
+        self.training = True
+        self.draws = 0  # training passes so far: the number under which dropout draws its masks
+
+    def train(self, mode: bool = True) -> Sequential:
+        """From now on batch normalisation takes the statistics of each batch, and dropout drops: where a network starts."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Sequential:
+        """From now on batch normalisation uses its running estimates, and dropout does nothing. (``predict``, ``stream``,
+        ``record`` and ``health`` always work so.)"""
+        return self.train(False)
 
     # ---------------------------------------------------------------------------------------------- parameters
 
@@ -156,7 +169,7 @@ class Sequential:
             A shape that does not fit (the layer is named), NaN or infinity in images or parameters, ``num_steps`` below 1.
         """
         self._last = None  # free the caches of an earlier forward, and leave none if this one fails
-        call = self._call(images, num_steps)
+        call = self._call(images, num_steps, **self._mode())
         outputs = call.forward()
         self._last = call
         return outputs
@@ -206,7 +219,8 @@ class Sequential:
         spikes : (T, B, ...)
         """
         truncate = None if truncate is None else positive_int("truncate", truncate)
-        call = self._call(images, num_steps, truncate=truncate)
+        arenas = self._arenas if isinstance(loss_fn, Loss) else None
+        call = self._call(images, num_steps, arenas=arenas, truncate=truncate, **self._mode())
         if not isinstance(loss_fn, Loss):
             spikes, membrane = call.forward()
             loss, dspikes, dmembrane = loss_fn(spikes, membrane, labels)
@@ -220,14 +234,16 @@ class Sequential:
 
         def block_loss_and_grad(i, grads):
             block = call.blocks[i]
-            with scratch():
-                spikes, kept = call.forward_block(block)
+            with call.memory(i):
+                spikes, kept = call.forward_block(i)
                 outputs[:, block] = spikes
                 losses[i], *given = loss_fn.gradients(spikes, membrane_of(kept[-1]), labels[block], normaliser)
                 given = [None if gradient is None else np.asarray(gradient, self.dtype) for gradient in given]
-                call.backward_block(kept, *given, grads, False)
+                call.backward_block(i, kept, *given, grads, False)
 
+        call.enter()
         call.over_lanes(block_loss_and_grad)
+        call.leave(False)
         return sum(losses), channel_first(outputs)
 
     def stream(
@@ -264,7 +280,7 @@ class Sequential:
             states = {name: np.array(array[:, block], order="C") for name, array in old.items()}
             flat = {name: array.reshape(len(array), -1) for name, array in states.items()}
             with scratch():
-                spikes[:, block], kept = call.forward_block(block, states=flat)
+                spikes[:, block], kept = call.forward_block(i, states=flat)
                 membrane[:, block] = membrane_of(kept[-1])
             for name, array in states.items():
                 new[name][:, block] = array
@@ -273,14 +289,15 @@ class Sequential:
         return channel_first(spikes), channel_first(membrane), {name: channel_first(array) for name, array in new.items()}
 
     def _checked_state(self, call: Call, state) -> dict[str, np.ndarray]:
-        """-> the states of all neurons (S, B, ...), channel last, zeros for None; ValueError if ``state`` does not fit."""
+        """-> the states of all neurons (S, B, ...), channel last, the initial ones for None; ValueError if they do not fit."""
         expected = {
             layer.name: (layer.state_rows, call.batch, *shape)
             for layer, shape in zip(self.layers, call.shapes, strict=False)
             if isinstance(layer, Neuron)
         }
         if state is None:
-            state = {name: np.zeros(shape, self.dtype) for name, shape in expected.items()}
+            start = {layer.name: layer.initial_state for layer in self.layers if isinstance(layer, Neuron)}
+            state = {name: np.full(shape, start[name], self.dtype) for name, shape in expected.items()}
         found = {name: np.shape(array) for name, array in state.items()} if isinstance(state, dict) else type(state).__name__
         if found != expected:
             raise ValueError(f"state must be what stream returned for the part before: {expected}, got {found}")
@@ -289,7 +306,7 @@ class Sequential:
     def predict(
         self, images: np.ndarray, num_steps: int | None = None, batch_size: int = 256, counts: bool = False
     ) -> np.ndarray:
-        """Run the network and keep nothing.
+        """Run the network in evaluation mode and keep nothing.
 
         Parameters
         ----------
@@ -317,7 +334,7 @@ class Sequential:
     def record(
         self, images: np.ndarray, num_steps: int | None = None, backward: bool = False, labels=None, loss_fn: Loss | None = None
     ) -> dict[str, dict[str, np.ndarray]]:
-        """Run the network and return what every neuron did.
+        """Run the network in evaluation mode and return what every neuron did.
 
         Parameters
         ----------
@@ -340,10 +357,10 @@ class Sequential:
             ``backward`` without labels and loss.
         """
         if not backward:
-            return inspection.record(self._call(images, num_steps))
+            return inspection.record(self._call(images, num_steps, records=True))
         if not isinstance(loss_fn, Loss):
             raise ValueError(f"backward=True needs a loss of spikeflow.losses as loss_fn, got {loss_fn!r}")
-        call = self._call(images, num_steps, plain=True)
+        call = self._call(images, num_steps, plain=True, records=True)
         targets = loss_fn.check(labels, call.run.num_steps, call.batch, call.shapes[-1])
         return inspection.record(call, loss_fn, targets)
 
@@ -352,7 +369,7 @@ class Sequential:
 
         Arguments as for ``forward``. Returns a ``Health``: its ``layers`` hold the numbers, ``print`` shows a table.
         """
-        return inspection.health(self._call(images, num_steps))
+        return inspection.health(self._call(images, num_steps, records=True))
 
     # ---------------------------------------------------------------------------------------------- description
 
@@ -384,10 +401,17 @@ class Sequential:
 
     # ---------------------------------------------------------------------------------------------- one call
 
-    def _call(self, images, num_steps, plain: bool = False, **options) -> Call:
+    def _mode(self) -> dict[str, bool | int]:
+        """-> options of a ``Run`` in the network's mode, and count it."""
+        if not self.training:
+            return {}
+        self.draws += 1
+        return {"training": True, "updates": True, "draw": self.draws - 1}
+
+    def _call(self, images, num_steps, plain: bool = False, arenas: list[Arena] | None = None, **options) -> Call:
         """Check the arguments of a public call and work out what its blocks share; ``options`` of its ``Run``.
 
-        ``plain``: no spikes as bits, and nothing fused.
+        ``plain``: no spikes as bits, and nothing fused. ``arenas``: where what is kept may live until the next call.
         """
         static = num_steps is not None
         x = self._check_images(images, static)
@@ -400,7 +424,8 @@ class Sequential:
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
         # A copy: the caller may change the images before backward reads them.
         x = np.array(channel_last(x[None] if static else x), order="C")
-        return Call(self.layers, self._ops, self.dtype, x, static, Run(num_steps, **options), self.events and not plain, shapes)
+        run, events = Run(num_steps, **options), self.events and not plain
+        return Call(self.layers, self._ops, self.dtype, x, static, run, events, shapes, arenas)
 
     def _check_images(self, images, static: bool) -> np.ndarray:
         images = np.asarray(images)
@@ -429,10 +454,11 @@ class Sequential:
     def _predict(self, images, num_steps) -> np.ndarray:
         call = self._call(images, num_steps)
         outputs = call.outputs()
+        call.enter(forgets=True)
 
         def task(i):
             with scratch():
-                outputs[:, call.blocks[i]] = call.forward_block(call.blocks[i])[0]
+                outputs[:, call.blocks[i]] = call.forward_block(i)[0]
 
         parallel.run(task, len(call.blocks))
         return channel_first(outputs)

@@ -7,10 +7,14 @@ of threads. The price is memory: while a batch runs, each lane holds gradients o
 
 Static prefix.  An input without a time axis enters as T = 1 and stays so until the first neuron: what lies before it is computed
 once a batch, forward and backward, not T times. The neuron sums its input gradient over time, which is all it takes.
+
+Joints.  A layer that couples the samples (batch normalisation in training), or whose weight is too large to go through the cache
+for each block, takes all blocks at once. What the blocks keep meanwhile lives in arenas that the next call uses again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,9 +24,11 @@ from typing import Any
 import numpy as np
 
 from . import parallel
-from .layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, Neuron
+from .layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, Neuron
 from .layers.base import Plan
+from .layers.normalization import BatchNorm, Centred, Normalised
 from .ops.events import SpikeWords
+from .ops.simd import Arena, scratch
 
 __all__ = ["Call", "Run", "block_size", "channel_first", "channel_last", "membrane_of"]
 
@@ -48,6 +54,10 @@ class Run:
     states: dict[str, np.ndarray] = field(default_factory=dict)  # that state, of a block: (S, M) by layer, changed in place
     choices: dict[str, dict] = field(default_factory=dict)  # discrete choices to obey, by layer: only `reference` can
     records: bool = False  # every neuron keeps its membrane, even where backward does not need it
+    training: bool = False  # batch statistics and dropout
+    updates: bool = False  # running estimates follow the batch
+    draw: int = 0  # number of the dropout masks
+    first: int = 0  # number of the block's first sample
 
     def frozen(self, layer: Layer) -> dict:
         return self.choices.get(layer.name, {})
@@ -55,7 +65,12 @@ class Run:
 
 @dataclass
 class Call:
-    """One public call of a network: what it works out before its blocks start, and its passes over them."""
+    """One public call of a network: what it works out before its blocks start, and its passes over them.
+
+    Blocks run through the layers between two joints side by side; at a joint they wait for each other. ``enter`` takes all of
+    them up to the last joint, ``forward_block`` takes one on to the end; ``backward_block`` takes one back to the last joint, and
+    ``leave`` all of them from there to the beginning. Without joints there is nothing to enter or leave.
+    """
 
     layers: tuple[Layer, ...]
     ops: SimpleNamespace
@@ -65,6 +80,7 @@ class Call:
     run: Run
     events: bool
     shapes: list[tuple[int, ...]]  # (C, H, W) or (F,): of each layer's input, and of the output
+    arenas: list[Arena] | None = None  # where blocks that pass a joint keep their arrays, if these need not outlive the call
     spikes: SpikeWords | None = field(init=False)  # x, where it is spikes and the first layer reads bits
     prepared: list[Any] = field(init=False)  # what each layer works out once for all blocks
     whole: dict[int, np.ndarray] = field(init=False)  # outputs of layers that were worked out for the whole batch at once
@@ -75,6 +91,15 @@ class Call:
         self.spikes = SpikeWords.pack(self.x) if reads_spikes else None
         self.prepared = [layer.prepare(self.ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
         self.whole = self._wide_prefix(plans)
+        self.joints = [i for i, layer in enumerate(self.layers) if layer.couples(self.run) or plans[i].whole]
+        self._inputs: list[Any] = [None] * len(self.blocks)  # of the segment to come, once the first joint has been passed
+        self._heads: list[list] = [[None] * len(self.layers) for _ in self.blocks]  # what the layers before the last joint kept
+        self._joint_kept: dict[int, Any] = {}
+        self._dys: list[Any] = [None] * len(self.blocks)  # gradients of ``_inputs``
+        if self.joints and self.arenas is not None:
+            self.arenas += [Arena() for _ in range(len(self.blocks) + 1 - len(self.arenas))]
+            for arena in self.arenas:
+                arena.clear()
 
     def _wide_prefix(self, plans: list[Plan]) -> dict[int, np.ndarray]:
         """A wide linear layer at a static input would stream its weight through the cache for each block: once is enough."""
@@ -98,6 +123,16 @@ class Call:
         """Has a layer parameters to train?"""
         return [any(parameter.trainable for parameter in layer.params.values()) for layer in self.layers]
 
+    def _segments(self) -> list[tuple[int, int]]:
+        """-> (first layer, joint) of what lies before each joint."""
+        return [(before + 1, joint) for before, joint in zip([-1, *self.joints], self.joints, strict=False)]
+
+    def memory(self, i: int | None):
+        """A context in which block i, or with None all blocks together, take their memory."""
+        if self.arenas is None:
+            return contextlib.nullcontext()
+        return scratch(self.arenas[-1 if i is None else i] if self.joints else None)
+
     def outputs(self) -> np.ndarray:
         """-> room for the spikes or membranes of the last layer, (T, B, ...)."""
         features = self.shapes[-1]
@@ -108,10 +143,11 @@ class Call:
         """-> spikes, membrane (T, B, ...) of the last layer; keeps what ``backward`` needs."""
         spikes, membrane = self.outputs(), self.outputs()
         self.kept = [None] * len(self.blocks)
+        self.enter()
 
         def task(i):
             block = self.blocks[i]
-            spikes[:, block], self.kept[i] = self.forward_block(block)
+            spikes[:, block], self.kept[i] = self.forward_block(i)
             membrane[:, block] = membrane_of(self.kept[i][-1])
 
         parallel.run(task, len(self.blocks))
@@ -122,18 +158,19 @@ class Call:
         if dspikes is None and dmembrane is None:
             raise ValueError("backward needs dspikes, dmembrane, or both")
         gradients = [self._output_gradient(*pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
-        dx = np.empty(self.x.shape, self.dtype) if input_grad else None
 
         def block_backward(i, grads):
             block = self.blocks[i]
             parts = [None if g is None else np.ascontiguousarray(g[:, block]) for g in gradients]
-            part = self.backward_block(self.kept[i], *parts, grads, input_grad)
-            if input_grad:
-                dx[:, block] = part
+            self.backward_block(i, self.kept[i], *parts, grads, input_grad)
 
         self.over_lanes(block_backward)
+        self.leave(input_grad)
         if not input_grad:
             return None
+        dx = np.empty(self.x.shape, self.dtype)
+        for block, part in zip(self.blocks, self._dys, strict=True):
+            dx[:, block] = _settled(part, self.ops)
         return channel_first(dx[0], leading=1) if self.static else channel_first(dx)
 
     def _output_gradient(self, name: str, gradient) -> np.ndarray | None:
@@ -146,47 +183,111 @@ class Call:
             raise ValueError(f"{name} must have the shape {shape} of what forward returned, got {gradient.shape}")
         return channel_last(gradient.astype(self.dtype, copy=False))
 
+    # ---------------------------------------------------------------------------------------------- forward
+
+    def enter(self, forgets: bool = False) -> None:
+        """Take all blocks to where the last joint's output lies; ``forgets``: there will be no way back."""
+        for lo, joint in self._segments():
+
+            def task(i, lo=lo, joint=joint):
+                with scratch() if forgets else self.memory(i):
+                    x, kept = self._through(i, lo, joint)
+                    self._inputs[i] = _copied(_settled(x, self.ops)) if forgets else x
+                    if not forgets:
+                        self._heads[i][lo:joint] = kept
+
+            parallel.run(task, len(self.blocks))
+            layer, prepared = self.layers[joint], self.prepared[joint]
+            with self.memory(None):
+                ys, kept = layer.forward_batch(self.ops, prepared, self._inputs, self.run)
+            self._inputs = list(ys)
+            self._joint_kept[joint] = None if forgets else kept
+
     def forward_block(
-        self, block: slice, watch: Callable | None = None, states: dict[str, np.ndarray] | None = None
+        self, i: int, watch: Callable | None = None, states: dict[str, np.ndarray] | None = None
     ) -> tuple[np.ndarray, list]:
-        """-> the last layer's spikes (T, b, ...), and what each layer keeps.
+        """Behind the last joint -> the last layer's spikes (T, b, ...) of block i, and what each layer keeps.
 
         ``watch(layer, output, kept)`` sees them all; ``states`` are the neurons' own for these samples, changed in place.
         """
-        x = np.ascontiguousarray(self.x[:, block], self.dtype) if self.spikes is None else self.spikes.samples(block)
+        lo = self.joints[-1] + 1 if self.joints else 0
+        spikes, kept = self._through(i, lo, len(self.layers), watch, states)
+        return spikes, [*self._heads[i][:lo], *kept]
+
+    def _through(self, i, lo, hi, watch=None, states=None) -> tuple[Any, list]:
+        """Block i through layers lo ... hi - 1 -> the last one's output, and what each of them keeps."""
+        x = self._input(i) if lo == 0 else self._inputs[i]
         kept = []
-        run = self.run if states is None else replace(self.run, states=states)
-        for i, (layer, prepared) in enumerate(zip(self.layers, self.prepared, strict=True)):
-            extra = {"y": np.ascontiguousarray(self.whole[i][:, block])} if i in self.whole else {}
+        run = replace(self.run, first=self.blocks[i].start, states=self.run.states if states is None else states)
+        for k in range(lo, hi):
+            layer, prepared = self.layers[k], self.prepared[k]
+            extra = {"y": np.ascontiguousarray(self.whole[k][:, self.blocks[i]])} if k in self.whole else {}
+            if isinstance(x, Normalised) and not getattr(prepared, "fused", 0):
+                x = x.array(self.ops)
             x, keep = layer.forward(self.ops, prepared, x, run, **extra)
             kept.append(keep)
             if watch:
                 watch(layer, x, keep)
         return x, kept
 
-    def backward_block(self, kept, dspikes, dmembrane, grads, input_grad: bool) -> np.ndarray | None:
-        """dspikes, dmembrane (T, b, ...) or None -> dL/dinput (T or 1, b, ...) or None; adds into ``grads``."""
-        dy, extra = dspikes, {"dmembrane": dmembrane}
-        for i in reversed(range(len(self.layers))):
-            wanted = input_grad or any(self.trains[:i])
-            if not wanted and not self.trains[i]:
+    def _input(self, i):
+        if self.spikes is not None:
+            return self.spikes.samples(self.blocks[i])
+        return np.ascontiguousarray(self.x[:, self.blocks[i]], self.dtype)
+
+    # ---------------------------------------------------------------------------------------------- backward
+
+    def backward_block(self, i: int, kept, dspikes, dmembrane, grads, input_grad: bool) -> None:
+        """dspikes, dmembrane (T, b, ...) or None of block i: back to the last joint, or to the input; adds into ``grads``."""
+        lo = self.joints[-1] + 1 if self.joints else 0
+        self._dys[i] = self._back(dspikes, kept, lo, len(self.layers), grads, input_grad, dmembrane=dmembrane)
+
+    def leave(self, input_grad: bool) -> None:
+        """All blocks from the last joint back to the input, whose gradients are then in ``_dys``; adds to all gradients."""
+        for lo, joint in reversed(self._segments()):
+            if not (input_grad or any(self.trains[: joint + 1])):
+                return
+            wanted = input_grad or any(self.trains[:joint])
+            layer, prepared = self.layers[joint], self.prepared[joint]
+            with self.memory(None):
+                self._dys = layer.backward_batch(self.ops, prepared, self._dys, self._joint_kept[joint], wanted)
+            if not wanted:
+                return
+
+            def block_backward(i, grads, lo=lo, joint=joint):
+                with self.memory(i):
+                    self._dys[i] = self._back(self._dys[i], self._heads[i], lo, joint, grads, input_grad)
+
+            self.over_lanes(block_backward, lo, joint)
+
+    def _back(self, dy, kept, lo, hi, grads, input_grad, **extra):
+        """The gradient of layer hi - 1's output -> that of layer lo's input, or None where nobody wants it."""
+        for k in reversed(range(lo, hi)):
+            wanted = input_grad or any(self.trains[:k])
+            if not wanted and not self.trains[k]:
                 return None
-            dy = self.layers[i].backward(self.ops, self.prepared[i], dy, kept[i], grads[i], wanted, **extra)
+            dy = self.layers[k].backward(self.ops, self.prepared[k], _settled(dy, self.ops), kept[k], grads[k], wanted, **extra)
             extra = {}
         return dy
 
-    def over_lanes(self, block_task: Callable) -> None:
-        """Run ``block_task(i, grads)`` for every block i, and add the lanes' sums to the parameters' gradients in order."""
+    def over_lanes(self, block_task: Callable, lo: int | None = None, hi: int | None = None) -> None:
+        """Run ``block_task(i, grads)`` for every block i, and add the lanes' sums to the parameters' gradients in order.
+
+        The gradients are those of layers lo ... hi - 1: by default, of all behind the last joint.
+        """
+        lo = (self.joints[-1] + 1 if self.joints else 0) if lo is None else lo
+        hi = len(self.layers) if hi is None else hi
         count = min(LANES, len(self.blocks))
 
         def lane(g):
-            grads = [layer.gradients(self.ops) for layer in self.layers]
+            grads = [layer.gradients(self.ops) if lo <= k < hi else {} for k, layer in enumerate(self.layers)]
             for i in range(g, len(self.blocks), LANES):
                 block_task(i, grads)
             return grads
 
         lanes = parallel.run(lane, count)
-        for position, layer in enumerate(self.layers):
+        for position in range(lo, hi):
+            layer = self.layers[position]
             for key, parameter in layer.params.items():
                 sums = [grads[position][key] for grads in lanes]
                 if isinstance(sums[0], list):
@@ -194,6 +295,16 @@ class Call:
                     sums = [layer.deferred_gradient(self.ops, self.prepared[position], key, parts)]
                 for gradient in sums:
                     parameter.grad += gradient
+
+
+def _settled(x, ops):
+    """A record of a batch normalisation -> the numbers it stands for; anything else as it is."""
+    return x.array(ops) if isinstance(x, (Normalised, Centred)) else x
+
+
+def _copied(x):
+    """-> a copy that outlives the block's memory."""
+    return SpikeWords(x.words.copy(), x.num_steps) if isinstance(x, SpikeWords) else x.copy()
 
 
 def make_plans(call: Call) -> tuple[list[Plan], bool]:
@@ -211,37 +322,60 @@ def make_plans(call: Call) -> tuple[list[Plan], bool]:
             plans[i].relabels, plans[i + 1].image = True, shapes[i]
     if not call.events or run.smooth:
         return plans, False
-    binary = call.x.dtype == bool and not call.static and _reads_words(layers, 0, plans)
+    binary = call.x.dtype == bool and not call.static and _reads_words(layers, 0, plans, run)
     whole = run.truncate is None and not run.streams
     for i, (layer, after) in enumerate(zip(layers, layers[1:], strict=False)):
         if isinstance(layer, Neuron):
-            plans[i].packs = layer.emits_bits and _reads_words(layers, i + 1, plans)
+            plans[i].packs = layer.emits_bits and _reads_words(layers, i + 1, plans, run)
+            if plans[i].packs and whole and not run.records and layer.fuses:
+                _fuse(layers, i, plans)
+            if plans[i].packs and not run.streams:
+                k = _reader(layers, i + 1, plans, run)
+                plans[k].whole = isinstance(layers[k], Linear) and layers[k].is_whole(call.ops)
             constant = call.static and not any(isinstance(earlier, Neuron) for earlier in layers[:i])
-            plans[i].recomputes = constant and whole and layer.plain() is not None
+            plans[i].recomputes = constant and whole and layer.plain() is not None and not plans[i].fused
         elif isinstance(layer, Conv2d) and isinstance(after, MaxPool2d) and after.stride >= after.kernel_size:
             plans[i + 1].routes = True
             if plans[i - 1].packs if i else binary:
                 plans[i].pool = after.kernel_size, after.stride
                 plans[i].awaits = i > 0 and layer.padding == 0 and plans[i - 1].recomputes
-                if whole and isinstance(layers[i + 2], Neuron) and _reads_words(layers, i + 3, plans):
+                if whole and isinstance(layers[i + 2], Neuron) and _reads_words(layers, i + 3, plans, run):
                     plans[i].fires = layers[i + 2].plain()
     return plans, binary
 
 
-def _reads_words(layers, i: int, plans) -> bool:
+def _fuse(layers, i: int, plans) -> None:
+    """Let neuron i take a batch normalisation before it, and pool its spikes for a max-pool behind it, if they are there."""
+    normalised = i > 0 and isinstance(layers[i - 1], BatchNorm)
+    after = layers[i + 1]
+    pooled = isinstance(after, MaxPool2d) and after.stride == after.kernel_size
+    if normalised or pooled:
+        plans[i].fused = after.kernel_size if pooled else 1
+        if normalised:
+            plans[i - 1].lazy = True
+        plans[i + 1].passes = pooled
+
+
+def _reads_words(layers, i: int, plans, run) -> bool:
     """Can layer i take spikes as words: a convolution or linear layer, perhaps behind a max-pool and a Flatten?
 
     A linear layer of few outputs had better not: to look up who fires costs more than to multiply by zero.
     """
     if i == len(layers):
         return False
-    if isinstance(layers[i], MaxPool2d):
-        i += 1
-    if plans[i].relabels:
-        i += 1
+    i = _reader(layers, i, plans, run)
     if isinstance(layers[i], Linear) and plans[i].image is None and layers[i].out_features <= NARROW:
         return False
     return isinstance(layers[i], (Conv2d, Linear))
+
+
+def _reader(layers, i: int, plans, run) -> int:
+    """-> the layer that reads spikes which go into layer i, behind layers that hand them on."""
+    if isinstance(layers[i], MaxPool2d):
+        i += 1
+    while isinstance(layers[i], Dropout) and not layers[i].drops(run):
+        i += 1
+    return i + 1 if plans[i].relabels else i
 
 
 def membrane_of(kept) -> np.ndarray:

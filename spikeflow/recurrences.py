@@ -25,6 +25,26 @@ OWN = {
     ),
 }
 OWN |= {"rleaky": OWN["leaky"], "rsynaptic": OWN["synaptic"], "leaky_integrator": OWN["leaky"]}
+# The same of a node, with and without the leak's share of the input.
+NODES = {
+    ("if_node", True): (["u[t] = m[t-1] + x[t]"], ["dx[t] = du[t]", "to m[t-1]: du[t]"]),
+    ("lif_node", True): (
+        ["u[t] = m[t-1] + (x[t] - (m[t-1] - {v_reset})) / {tau}"],
+        ["dx[t] = du[t] / {tau}", "to m[t-1]: du[t] - du[t] / {tau}"],
+    ),
+    ("lif_node", False): (
+        ["u[t] = m[t-1] - (m[t-1] - {v_reset}) / {tau} + x[t]"],
+        ["dx[t] = du[t]", "to m[t-1]: du[t] - du[t] / {tau}"],
+    ),
+    ("parametric_lif_node", True): (
+        ["u[t] = m[t-1] + (x[t] - (m[t-1] - {v_reset})) {q}"],
+        ["dx[t] = {q} du[t]", "to m[t-1]: du[t] - {q} du[t]", "dq += (x[t] - (m[t-1] - {v_reset})) du[t]"],
+    ),
+    ("parametric_lif_node", False): (
+        ["u[t] = m[t-1] - (m[t-1] - {v_reset}) {q} + x[t]"],
+        ["dx[t] = du[t]", "to m[t-1]: du[t] - {q} du[t]", "dq += -(m[t-1] - {v_reset}) du[t]"],
+    ),
+}
 RESET = {
     "subtract": ("u[t] = b[t] - {threshold} r[t]", "db[t] = du[t]"),
     "zero": ("u[t] = (1 - r[t]) b[t]", "db[t] = (1 - r[t]) du[t]"),
@@ -41,6 +61,18 @@ SPECIAL = {  # resets of a neuron's own, in place of those
 AT_ONCE = {
     "subtract": ("m[t] = u[t] - {threshold} (s[t] - r[t])", "du[t] = dm[t] + P'(u[t] - {threshold}) (ds[t] - {threshold} dm[t])"),
     "zero": ("m[t] = (1 - s[t] + r[t]) u[t]", "du[t] = (1 - s[t] + r[t]) dm[t] + P'(u[t] - {threshold}) (ds[t] - u[t] dm[t])"),
+}
+NODE_RESET = {  # a node's reset, and its backward without and with a detached spike
+    "hard": (
+        "m[t] = {v_reset} s[t] + (1 - s[t]) u[t]",
+        "du[t] = (1 - s[t]) dm[t] + P'(u[t] - {threshold}) (ds[t] + ({v_reset} - u[t]) dm[t])",
+        "du[t] = (1 - s[t]) dm[t] + P'(u[t] - {threshold}) ds[t]",
+    ),
+    "soft": (
+        "m[t] = u[t] - {threshold} s[t]",
+        "du[t] = dm[t] + P'(u[t] - {threshold}) (ds[t] - {threshold} dm[t])",
+        "du[t] = dm[t] + P'(u[t] - {threshold}) ds[t]",
+    ),
 }
 CURRENT = [0.6, 0.9, 0.3, 0.8, 0.7, 0.5]
 
@@ -81,7 +113,7 @@ def explain(layer: Neuron, current=None, neuron: int = 0) -> str:
     lines = [
         repr(layer),
         "",
-        "forward, from zeros",
+        f"forward, from {'m[-1] = ' + names['v_reset'] if model.key.node else 'zeros'}",
         *forward,
         "",
         "backward, from the last step to the first, from zeros",
@@ -91,7 +123,8 @@ def explain(layer: Neuron, current=None, neuron: int = 0) -> str:
         pair = layer.spike_grad
         lines += [
             "",
-            f"H(x) = 1 if x > 0 else 0;  P'(x) = the derivative of {_shown(pair)}; r and H are constants for the derivative",
+            f"H(x) = 1 if x {'>=' if model.key.node else '>'} 0 else 0;  P'(x) = the derivative of {_shown(pair)}; "
+            + _held(model),
         ]
     return "\n".join([*lines, "", *_table(model, params, x)])
 
@@ -108,6 +141,8 @@ def _params(layer: Neuron, neuron: int) -> np.ndarray:
 
 def _recurrences(layer: Neuron, model: Model) -> tuple[list[str], list[str]]:
     """-> lines of the forward and of the backward recurrence; {name} stands for a number."""
+    if model.key.node:
+        return _node_recurrences(model)
     own, own_backward = OWN[model.neuron]
     heard = {"i[t] = x[t] + {V} z[t-1]": model.feedback, "i[t] = x[t] + W z[t-1] + bias": layer.state_rows > len(model.states)}
     current = next((line for line, holds in heard.items() if holds), "i[t] = x[t]")
@@ -124,6 +159,21 @@ def _recurrences(layer: Neuron, model: Model) -> tuple[list[str], list[str]]:
     forward = [current, "r[t] = H(m[t-1] - {threshold})", *own, reset, "s[t] = H(u[t] - {threshold})" + wins, out, settle]
     carried = "dm[t] = from outside + what m[t] is carried from t + 1"
     return forward, [out_backward, carried, settle_backward, reset_backward, *own_backward, "dx[t] = di[t]"]
+
+
+def _node_recurrences(model: Model) -> tuple[list[str], list[str]]:
+    own, own_backward = NODES[model.neuron, model.decay_input]
+    reset, *reset_backward = NODE_RESET[model.reset]
+    carried = "dm[t] = from outside + what m[t] is carried from t + 1"
+    forward = [*own, "s[t] = H(u[t] - {threshold})", "z[t] = s[t]", reset]
+    return forward, ["ds[t] = dz[t]", carried, reset_backward[model.detach], *own_backward]
+
+
+def _held(model: Model) -> str:
+    """-> what is a constant for the derivative."""
+    if not model.key.node:
+        return "r and H are constants for the derivative"
+    return "the s of the reset is a constant for the derivative" if model.detach else "the s of the reset is differentiated too"
 
 
 def _fill(lines: list[str], names: dict[str, str]) -> list[str]:
@@ -157,7 +207,7 @@ def _table(model: Model, params: np.ndarray, x: np.ndarray) -> list[str]:
     ]
     lines += ["  t" + "".join(f"{name:>9}" for name in columns)]
     lines += [f"{t:3d}" + "".join(f"{column[t]:9.4f}" for column in columns.values()) for t in range(T)]
-    used = [name for name in model.params if name not in COMMON or _in_use(model, name)]
+    used = [name for name in model.params if name not in model.fixed and (name not in COMMON or _in_use(model, name))]
     gradients = ", ".join(f"dL/d{name} {dparams[model.params.index(name), 0]:.4f}" for name in used)
     return [*lines, gradients]
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from .base import Layer, Parameter
+from .dropout import Dropout
 from .neurons import Alpha, Lapicque, Leaky, LeakyIntegrator, Neuron, Synaptic
+from .nodes import IFNode, LIFNode, Node, ParametricLIFNode
+from .normalization import BatchNorm1d, BatchNorm2d
 from .recurrent import RLeaky, RSynaptic
-from .spatial import Conv2d, Flatten, Linear, MaxPool2d
+from .spatial import AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d
 
 __all__ = [
     "Alpha",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Conv2d",
+    "Dropout",
     "Flatten",
+    "IFNode",
+    "LIFNode",
     "Lapicque",
     "Layer",
     "Leaky",
@@ -18,15 +27,20 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "Neuron",
+    "Node",
     "Parameter",
+    "ParametricLIFNode",
     "RLeaky",
     "RSynaptic",
     "Synaptic",
     "from_config",
 ]
 
-NEURONS = (Alpha, Lapicque, Leaky, LeakyIntegrator, RLeaky, RSynaptic, Synaptic)
-LAYERS = {layer.__name__: layer for layer in (Conv2d, Flatten, Linear, MaxPool2d, *NEURONS)}
+NEURONS = (Alpha, IFNode, LIFNode, Lapicque, Leaky, LeakyIntegrator, ParametricLIFNode, RLeaky, RSynaptic, Synaptic)
+LAYERS = {
+    layer.__name__: layer
+    for layer in (AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, *NEURONS)
+}
 
 
 def from_config(config: dict) -> Layer:

@@ -78,6 +78,10 @@ class Plan:
     fires: tuple | None = None  # Conv2d with ``pool``: options of the neuron behind the pool, to be applied at once
     awaits: bool = False  # Conv2d with ``pool``: leave the input's gradient to the neuron before it, whose current is constant
     routes: bool = False  # MaxPool2d: hand the gradient on as Routed
+    fused: int = 0  # neuron: K of the max-pool that its spikes go through at once (1 for none); 0 where nothing is fused
+    lazy: bool = False  # batch normalisation: hand its output on as Normalised
+    passes: bool = False  # MaxPool2d: the neuron before it has pooled already
+    whole: bool = False  # Linear: take the whole batch at once
 
 
 class Layer:
@@ -107,6 +111,10 @@ class Layer:
         """Shape of one input sample -> shape of one output sample; ValueError if the layer cannot take it."""
         raise NotImplementedError("a layer must define output_shape")
 
+    def couples(self, run) -> bool:
+        """Does this layer take the whole batch at once, by ``forward_batch`` and ``backward_batch``?"""
+        return False
+
     def prepare(self, ops: SimpleNamespace, plan: Plan) -> Any:
         """What one call of the network works out once for all blocks of samples."""
         return None
@@ -118,6 +126,14 @@ class Layer:
     def backward(self, ops, prepared, dy, kept, grads: dict[str, np.ndarray], input_grad: bool) -> np.ndarray | None:
         """dy (T, B, ...) -> dx (T, B, ...), or None unless ``input_grad``; adds into ``grads``, {parameter's name: array}."""
         raise NotImplementedError("a layer must define backward")
+
+    def forward_batch(self, ops, prepared, xs: list, run) -> tuple[list, Any]:
+        """Blocks (T, b, ...) of a whole batch -> blocks of the output, and what ``backward_batch`` needs."""
+        raise NotImplementedError("a layer that couples samples must define forward_batch")
+
+    def backward_batch(self, ops, prepared, dys: list, kept, input_grad: bool) -> list:
+        """Gradients of the output's blocks -> those of the input's, or None each; adds to the parameters' gradients."""
+        raise NotImplementedError("a layer that couples samples must define backward_batch")
 
     def gradients(self, ops) -> dict[str, np.ndarray | list]:
         """-> what ``backward`` adds to: {parameter's name: zeros}, or a list where the layer puts a gradient off until later."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..ops.events import Awaited, Fired, SpikeWords
 from ..ops.neurons.model import COMMON, RESETS, Model, Trajectory
 from ..ops.surrogate import Surrogate, atan, from_config
 from .base import Layer
+from .normalization import Normalised, Summed, as_it_is
 
 __all__ = ["Alpha", "Lapicque", "Leaky", "LeakyIntegrator", "Neuron", "Synaptic"]
 
@@ -48,6 +50,7 @@ class Prepared:
     shape: tuple[int, ...]  # of a sample, channel first
     packs: bool
     recomputes: bool  # may a constant current replace the membrane?
+    fused: int = 0  # K of the max-pool that the spikes go through at once, 1 for none: see ops.neurons.pooled
 
 
 class Neuron(Layer):
@@ -84,12 +87,7 @@ class Neuron(Layer):
         self.learned: list[str] = []  # options that are parameters
         self._numbers("threshold", threshold, learn_threshold)
         self._numbers("graded_spikes_factor", graded_spikes_factor, learn_graded_spikes_factor)
-        if isinstance(spike_grad, dict):
-            spike_grad = from_config(spike_grad)
-        elif spike_grad is None:
-            spike_grad = atan()
-        elif not isinstance(spike_grad, Surrogate):
-            raise TypeError(f"spike_grad must come from spikeflow.surrogate, such as atan(), got {spike_grad!r}")
+        spike_grad = a_surrogate("spike_grad", spike_grad, atan)
         if reset_mechanism not in RESETS:
             raise ValueError(f"reset_mechanism must be one of {', '.join(RESETS)}, got {reset_mechanism!r}")
         self.spike_grad, self.reset_mechanism = spike_grad, reset_mechanism
@@ -109,16 +107,10 @@ class Neuron(Layer):
 
     def _numbers(self, name: str, value, learns: bool, least: float = -np.inf, most: float = np.inf) -> None:
         """Set an option that is a number, or an array of them, and perhaps a parameter."""
-        try:
-            array = np.asarray(value)
-            real = array.dtype.kind in "fiu" and np.isfinite(array).all()
-        except ValueError:  # lists of unequal lengths
-            real = False
-        if not real or array.size == 0:
-            raise ValueError(f"{name} must be a finite number or an array of them, got {value!r}")
-        if (array < least).any() or (array > most).any():
+        numbers = finite(name, value)
+        if np.any(numbers < least) or np.any(numbers > most):
             raise ValueError(f"{name} must be in [{least:g}, {most:g}], got {value}")
-        setattr(self, name, float(array) if array.ndim == 0 else array.astype(np.float64))
+        setattr(self, name, numbers)
         setattr(self, f"learn_{name}", bool(learns))
         if learns:
             self.learned.append(name)
@@ -158,7 +150,16 @@ class Neuron(Layer):
         constants["reset_mechanism_val"] = float(RESETS.index(self.reset_mechanism))
         return {key: value for key, value in constants.items() if key not in self.params}
 
+    @property
+    def initial_state(self) -> float | np.ndarray:
+        """What all states are before the first step: a number, or an array that fits a sample."""
+        return 0.0
+
     # ---------------------------------------------------------------------------------------------- what the loops take
+
+    def common(self, values: dict[str, np.ndarray]) -> list:
+        """-> the rows of ``params`` that all neurons have, from the options."""
+        return [values["threshold"], values["graded_spikes_factor"], values.get("V", 1.0)]
 
     def own(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
         """-> the neuron's own rows of ``params``, from its options; equal to its options unless it says otherwise."""
@@ -195,6 +196,13 @@ class Neuron(Layer):
     def emits_bits(self) -> bool:
         return not self.graded
 
+    @property
+    def fuses(self) -> bool:
+        """May it run together with a batch normalisation before it and a max-pool behind it?"""
+        model, numbers = self.model, [self.current(name) for name in self.number_names()]
+        plain = not (self.learned or model.inhibition or model.graded) and all(number.ndim == 0 for number in numbers)
+        return plain and model.fires and len(model.states) == 1
+
     def prepare(self, ops, plan):
         F = int(np.prod(plan.shape))
         numbers = {name: self.current(name) for name in self.number_names()}
@@ -203,15 +211,16 @@ class Neuron(Layer):
             name: _flat(np.broadcast_to(value, plan.shape)) if wide else value.reshape(1) for name, value in numbers.items()
         }  # fmt: skip
         one = np.ones(F if wide else 1)
-        common = [values["threshold"], values["graded_spikes_factor"], values.get("V", one)]
-        params = np.array([row * one for row in (*common, *self.own(values))]).astype(plan.dtype)
-        return Prepared(self.model, params, values, plan.shape, plan.packs, plan.recomputes)
+        params = np.array([row * one for row in (*self.common(values), *self.own(values))]).astype(plan.dtype)
+        return Prepared(self.model, params, values, plan.shape, plan.packs, plan.recomputes, plan.fused)
 
     # ---------------------------------------------------------------------------------------------- running
 
     def forward(self, ops, prepared, x, run):
         if isinstance(x, Fired):
             return x.spikes, Kept(Trajectory(x.membrane), x.spikes.shape, prepared.params)
+        if prepared.fused:
+            return self._forward_fused(ops, prepared, x, run.num_steps)
         T, shape, rows = run.num_steps, x.shape[1:], x.reshape(len(x), -1)
         keep = not prepared.recomputes or run.records
         spikes, trajectory = ops.neuron_forward(
@@ -225,6 +234,22 @@ class Neuron(Layer):
             return SpikeWords(spikes.reshape(len(spikes), *shape), T), kept
         return spikes.reshape(T, *shape), kept
 
+    def _forward_fused(self, ops, prepared, x, num_steps):
+        x = x if isinstance(x, Normalised) else as_it_is(x)
+        images = x.x.reshape(*x.shape[:2], *(1,) * (5 - len(x.shape)), *x.shape[2:])
+        words = ops.neuron_pool_forward(prepared.model, images, x.scale, x.shift, num_steps, prepared.params, prepared.fused)
+        shape = words.shape if len(x.shape) == 5 else (len(words), *x.shape[1:])
+        return SpikeWords(words.reshape(shape), num_steps), Kept(None, (num_steps, *shape[1:]), prepared.params, x)
+
+    def _backward_fused(self, ops, prepared, dy, kept):
+        x = kept.x
+        one = (1,) * (5 - len(x.shape))
+        images, dy = x.x.reshape(*x.shape[:2], *one, *x.shape[2:]), dy.reshape(*dy.shape[:2], *one, *dy.shape[2:])
+        numbers = x.scale, x.shift, x.mean, len(dy), prepared.params, prepared.fused
+        dx, sums = ops.neuron_pool_backward(prepared.model, dy, images, *numbers)
+        dx = dx.reshape(x.shape)
+        return dx if x.plain else Summed(dx, sums)
+
     @property
     def _learns_own(self) -> bool:
         return any(name in self.own_names for name in self.learned)
@@ -235,6 +260,8 @@ class Neuron(Layer):
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):
         """As in ``Layer``; ``dmembrane`` (T, B, ...) or None is dL/dmembrane from outside, and ``dy`` may be None then."""
+        if prepared.fused:
+            return self._backward_fused(ops, prepared, dy, kept)
         if isinstance(dy, Awaited):
             return ops.conv2d_leaky_backward(dy, kept.x, *self.plain()).reshape(kept.shape)
         if kept.trajectory is None:
@@ -251,7 +278,8 @@ class Neuron(Layer):
         """Which rows of dparams are wanted: none without anything learned."""
         if not self.learned:
             return ()
-        return tuple(name in self.learned for name in COMMON) + (self._learns_own,) * len(model.scalar.PARAMS)
+        own = tuple(self._learns_own and name not in model.fixed for name in model.scalar.PARAMS)
+        return tuple(name in self.learned for name in COMMON) + own
 
     def _add(self, prepared: Prepared, dparams, grads) -> None:
         """dparams (P, 1 or F) -> added to the gradients of the options that are learned."""
@@ -489,6 +517,29 @@ class Alpha(Neuron):
             "alpha": (dalpha + dtau * np.nan_to_num(slopes[0])) * self._inside(values, "alpha"),
             "beta": (dbeta + dtau * slopes[1]) * self._inside(values, "beta"),
         }
+
+
+def finite(name: str, value) -> float | np.ndarray:
+    """-> value as a float or an array of float64; ValueError, naming the option, if it holds anything but finite numbers."""
+    try:
+        array = np.asarray(value)
+        real = array.dtype.kind in "fiu" and np.isfinite(array).all()
+    except ValueError:  # lists of unequal lengths
+        real = False
+    if not real or array.size == 0:
+        raise ValueError(f"{name} must be a finite number or an array of them, got {value!r}")
+    return float(array) if array.ndim == 0 else array.astype(np.float64)
+
+
+def a_surrogate(name: str, value, default: Callable[[], Surrogate]) -> Surrogate:
+    """-> value, which may be its description, or the default for None; TypeError, naming the option, for anything else."""
+    if value is None:
+        return default()
+    if isinstance(value, dict):
+        return from_config(value)
+    if not isinstance(value, Surrogate):
+        raise TypeError(f"{name} must come from spikeflow.surrogate, such as {default.__name__}(), got {value!r}")
+    return value
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

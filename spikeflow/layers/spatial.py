@@ -7,13 +7,16 @@ import numpy as np
 from .. import parallel
 from ..initializers import fan_in_uniform
 from ..ops.events import Awaited, Fired, Pooled, Routed, SpikeWords
-from ..ops.simd import scratch
+from ..ops.simd import empty, scratch
 from .base import Layer, positive_int
 
-__all__ = ["Conv2d", "Flatten", "Linear", "MaxPool2d"]
+__all__ = ["AvgPool2d", "Conv2d", "Flatten", "Linear", "MaxPool2d"]
 
 WIDE = 2**20  # bytes of a weight; from here on its gradient is computed once a batch, not block by block
+WHOLE = 2**23  # bytes of a weight; from here on it goes through the cache once a batch, and all blocks wait for it
 OUTPUTS = 64  # of a wide weight, in one task: as many as the widest register tile has
+CHANNELS = 16  # of an image's gradient, in one task of a whole weight: a cache line
+FEW, CROWDED = 8, 0.1  # steps at most, and spikes per neuron and step at least, for which tables of partial sums pay
 
 
 class Weighted(Layer):
@@ -169,6 +172,8 @@ class Linear(Weighted):
 
     def prepare(self, ops, plan):
         weight = self.params["weight"].value
+        if plan.whole:
+            return plan.image
         if plan.image is not None:
             # Of whole images: a convolution whose kernel covers the image, so that Flatten need not move a number.
             weight = weight.reshape(-1, *plan.image)
@@ -210,6 +215,49 @@ class Linear(Weighted):
         dx = ops.linear_backward(_merge(dy), _merge(x), prepared[0], grads["weight"], grads.get("bias"), input_grad)
         return _split(dx, x) if input_grad else None
 
+    def is_whole(self, ops) -> bool:
+        """Is the weight so large that spikes of all blocks had better meet it at once?"""
+        return self.params["weight"].value.nbytes > WHOLE and hasattr(ops, "linear_forward_tables")
+
+    def forward_batch(self, ops, prepared, xs, run):
+        """Blocks of SpikeWords (T, b, ...) -> blocks (T, b, O), the weight read in place, OUTPUTS outputs a task."""
+        weight, bias = self.params["weight"].value, _bias(self)
+        rows = ops.spike_rows(_concatenate(xs))
+        shape = (run.num_steps, sum(x.shape[1] for x in xs), self.out_features)
+        y = empty(shape, weight.dtype)
+
+        def task(i):
+            some = slice(i * OUTPUTS, (i + 1) * OUTPUTS)
+            with scratch():
+                y[..., some] = ops.linear_forward_tables(rows, weight[some], None if bias is None else bias[some])
+
+        parallel.run(task, -(-self.out_features // OUTPUTS))
+        return _cut(y, xs), (rows, [x.shape for x in xs])
+
+    def backward_batch(self, ops, prepared, dys, kept, input_grad):
+        """Blocks (T, b, O) -> blocks of dx, shaped as the spikes were, or None each; adds into the parameters' gradients."""
+        rows, shapes = kept
+        weight, dy = self.params["weight"], np.concatenate(dys, axis=1)
+        if self.bias:
+            self.params["bias"].grad += dy.sum((0, 1), dtype=np.float64).astype(dy.dtype)
+        outputs = -(-self.out_features // OUTPUTS)
+        C = shapes[0][-1]  # channels of images, or features of rows
+        columns = CHANNELS if prepared else OUTPUTS
+        panels = ops.dx_panels(dy) if input_grad else None
+        dx = empty((*dy.shape[:2], *shapes[0][2:]), dy.dtype) if input_grad else None
+
+        def task(i):
+            with scratch():
+                if i < outputs:
+                    some = slice(i * OUTPUTS, (i + 1) * OUTPUTS)
+                    ops.linear_dweight_tables(dy[..., some], rows, weight.grad[some])
+                else:
+                    some = slice((i - outputs) * columns, min((i - outputs + 1) * columns, C))
+                    ops.linear_dx_wide(panels, weight.value, some, dx)
+
+        parallel.run(task, outputs + (-(-C // columns) if input_grad else 0))
+        return _cut(dx, dys) if input_grad else [None] * len(dys)
+
 
 class MaxPool2d(Layer):
     """Max-pooling; options of ``torch.nn.MaxPool2d``. The first maximum in row-major order takes the gradient.
@@ -237,9 +285,11 @@ class MaxPool2d(Layer):
         return (shape[0], *((n - self.kernel_size) // self.stride + 1 for n in shape[1:]))
 
     def prepare(self, ops, plan):
-        return plan.routes
+        return plan
 
     def forward(self, ops, prepared, x, run):
+        if prepared.passes:
+            return x, None
         if isinstance(x, (Pooled, Fired)):
             return x if isinstance(x, Fired) else x.y, (x.winner, x.unpooled)
         if isinstance(x, SpikeWords):
@@ -248,14 +298,43 @@ class MaxPool2d(Layer):
         return _split(y, x), (_split(winner, x), x.shape)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
+        if prepared.passes:
+            return dy
         if isinstance(kept, SpikeWords):
             return ops.max_pool2d_backward_words(dy, kept, self.kernel_size, self.stride)
         winner, shape = kept
         routed = Routed(dy, winner, shape, self.kernel_size, self.stride)
-        return routed if prepared else _unroute(ops, routed)
+        return routed if prepared.routes else _unroute(ops, routed)
 
     def choices(self, kept):
         return {"winner": _merge(kept[0])}
+
+
+class AvgPool2d(Layer):
+    """Average pooling; options of ``torch.nn.AvgPool2d``. Its outputs are numbers, so that spikes do not leave it as bits.
+
+    Parameters
+    ----------
+    kernel_size : int
+    stride : int, optional
+        ``kernel_size`` by default.
+    """
+
+    input_rank = 3
+
+    def __init__(self, kernel_size: int, stride: int | None = None):
+        super().__init__()
+        self.kernel_size = positive_int("kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else positive_int("stride", stride)
+
+    output_shape = MaxPool2d.output_shape
+
+    def forward(self, ops, prepared, x, run):
+        return _split(ops.avg_pool2d_forward(_merge(x), self.kernel_size, self.stride), x), x.shape
+
+    def backward(self, ops, prepared, dy, kept, grads, input_grad):
+        dx = ops.avg_pool2d_backward(_merge(dy), (kept[0] * kept[1], *kept[2:]), self.kernel_size, self.stride)
+        return dx.reshape(kept)
 
 
 class Flatten(Layer):
@@ -301,6 +380,8 @@ def _split(y, like):
 def _convolve(ops, x, weight, bias, stride, padding, pool=None, fires=None):
     """x (T, B, H, W, C) or SpikeWords -> y (T, B, H', W', O), or Pooled, or Fired."""
     if isinstance(x, SpikeWords):
+        if pool is None and _crowded(ops, x, len(weight.weight)):
+            return ops.conv2d_forward_tables(x, weight, bias, stride, padding)
         return ops.conv2d_forward_events(x, weight, bias, stride, padding, pool, fires)
     return _split(ops.conv2d_forward(_merge(x), weight, bias, stride, padding), x)
 
@@ -308,6 +389,9 @@ def _convolve(ops, x, weight, bias, stride, padding, pool=None, fires=None):
 def _convolve_backward(ops, dy, x, weight, stride, padding, dweight, dbias, input_grad):
     """dy (T, B, H', W', O) or Routed, x (T, B, H, W, C) or SpikeWords -> dx (T, B, H, W, C) or None; adds into dweight, dbias."""
     if isinstance(x, SpikeWords):
+        if dweight is not None and not isinstance(dy, Routed) and _crowded(ops, x, len(weight.weight)):
+            ops.conv2d_dweight_tables(dy, x, weight, stride, padding, dweight)
+            dweight = None
         return ops.conv2d_backward_events(dy, x, weight, stride, padding, dweight, dbias, input_grad)
     routed = isinstance(dy, Routed)
     whole = _unroute(ops, dy) if routed else dy
@@ -334,6 +418,17 @@ def _concatenate(parts):
     if isinstance(parts[0], SpikeWords):
         return SpikeWords(np.concatenate([part.words for part in parts], axis=1), parts[0].num_steps)
     return np.concatenate(parts, axis=1)
+
+
+def _cut(x, like):
+    """x (T, B, ...) -> blocks (T, b, ...) of as many samples as those of ``like`` have."""
+    ends = np.cumsum([block.shape[1] for block in like])
+    return [np.ascontiguousarray(x[:, end - block.shape[1] : end]) for end, block in zip(ends, like, strict=True)]
+
+
+def _crowded(ops, x, outputs) -> bool:
+    """Are there so many spikes in so few steps that walking from one to the next is slower than looking up four at a time?"""
+    return x.num_steps <= FEW and outputs >= OUTPUTS and x.density >= CROWDED
 
 
 def _as_images(x, image):

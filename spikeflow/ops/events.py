@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import kernel
-from .simd import empty
+from .simd import count_ones, empty
 
 __all__ = ["WORD", "Awaited", "Fired", "Pooled", "Routed", "SpikeIndex", "SpikeWords"]
 
@@ -74,6 +74,11 @@ class SpikeWords:
         shifts = (steps % WORD).astype(np.uint64).reshape(-1, *[1] * (self.words.ndim - 1))
         return ((self.words[steps // WORD] >> shifts) & np.uint64(1)).astype(dtype)
 
+    @functools.cached_property
+    def density(self) -> float:
+        """Spikes per neuron and step."""
+        return make_count()(self.words.reshape(-1)) / (self.num_steps * self.words[0].size)
+
     def index(self, padding: int) -> SpikeIndex:
         """The index of these images (D, B, H, W, C); made once for the forward and the backward pass."""
         if padding not in self._indices:
@@ -125,6 +130,21 @@ class Awaited(NamedTuple):
     packed: object  # the weight, conv2d.cpu.Packed
     stride: int
     dweight: np.ndarray  # the weight's gradient, still to be added to
+
+
+@functools.cache
+def make_count():
+    """-> the kernel that counts bits."""
+
+    @kernel()
+    def count_bits_kernel(words):
+        """words (N) -> the number of bits that are set."""
+        total = NOTHING
+        for word in words:
+            total += count_ones(word)
+        return total
+
+    return count_bits_kernel
 
 
 @functools.cache

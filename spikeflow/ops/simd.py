@@ -26,12 +26,16 @@ from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 __all__ = [
+    "Arena",
+    "count_ones",
     "count_trailing_zeros",
     "empty",
     "equal_bits",
     "lasting_zeros",
     "scratch",
+    "set_bits",
     "stack_array",
+    "table_operations",
     "tile_shape",
     "vector_lanes",
     "vector_operations",
@@ -39,6 +43,8 @@ __all__ = [
 ]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+WORD = ir.IntType(32)
+ELEMENTS = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "int32": WORD, "uint32": WORD}
 
 
 @functools.cache
@@ -73,20 +79,11 @@ def vector_operations(dtype: np.dtype) -> SimpleNamespace:
     """
     dtype = np.dtype(dtype)
     lanes = vector_lanes(dtype.itemsize)
-    element = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "int32": ir.IntType(32)}[dtype.name]
-    vector = ir.VectorType(element, lanes)
+    vector = ir.VectorType(ELEMENTS[dtype.name], lanes)
     bits = ir.IntType(8 * dtype.itemsize)
     mask = ir.VectorType(bits, lanes)
     align = dtype.itemsize  # promise no more than an element's: on aligned data it costs nothing
-
-    def place(context, builder, kind, value, index):
-        """The address of element ``index`` of an array or a stack array, as a vector's."""
-        if not isinstance(kind, types.CPointer):
-            value = cgutils.create_struct_proxy(kind)(context, builder, value).data
-        return builder.bitcast(builder.gep(value, [index]), vector.as_pointer())
-
-    def plus(builder, a, b):
-        return builder.add(a, b) if dtype.kind == "i" else builder.fadd(a, b)
+    place, plus = functools.partial(_place, vector=vector), functools.partial(_plus, dtype)
 
     @intrinsic
     def clear(typing_context, a, i):
@@ -158,11 +155,143 @@ def vector_operations(dtype: np.dtype) -> SimpleNamespace:
     )
 
 
+def _place(context, builder, kind, value, index, vector):
+    """The address of element ``index`` of an array or a stack array, as a vector's."""
+    if not isinstance(kind, types.CPointer):
+        value = cgutils.create_struct_proxy(kind)(context, builder, value).data
+    return builder.bitcast(builder.gep(value, [index]), vector.as_pointer())
+
+
+def _plus(dtype, builder, a, b):
+    return builder.fadd(a, b) if dtype.kind == "f" else builder.add(a, b)
+
+
 def _spread(builder, x, vector):
     """A vector whose lanes all hold x."""
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, x, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count))
+
+
+@functools.cache
+def table_operations(dtype: np.dtype) -> SimpleNamespace:
+    """-> intrinsics on tables of ``lanes`` numbers of 4 bytes, each table one vector; ``lanes`` is 2 to the power ``bits``.
+
+    ``add_subset(a, i, bit, x)``             a[i + e] += x for those e < lanes in which that bit is 1
+    ``add_chosen(a, i, b, j, index, k)``     a[i + e] += b[j + index[k + e] mod lanes] for e < lanes, index uint32
+    ``drop_bits(index, k)``                  index[k : k + lanes] >>= bits
+    ``transpose(a, i, b, j, stride)``        a[i + e lanes + f] = b[j + f stride + e] for e, f < lanes
+
+    A table in a register needs no memory: x86-64 chooses among its numbers for all lanes at once, by AVX-512 or by AVX2.
+    """
+    dtype, lanes = np.dtype(dtype), vector_lanes(4)
+    bits = lanes.bit_length() - 1
+    vector, chosen = ir.VectorType(ELEMENTS[dtype.name], lanes), ir.VectorType(WORD, lanes)
+    place, plus = functools.partial(_place, vector=vector), functools.partial(_plus, dtype)
+    index_place = functools.partial(_place, vector=chosen)
+
+    @intrinsic
+    def add_subset(typing_context, a, i, bit, x):
+        def generate(context, builder, signature, args):
+            target = place(context, builder, a, *args[:2])
+            one = builder.shl(ir.Constant(WORD, 1), builder.trunc(args[2], WORD))
+            having = builder.and_(ir.Constant(chosen, list(range(lanes))), _spread(builder, one, chosen))
+            zeros = ir.Constant(vector, [dtype.type(0).item()] * lanes)
+            addend = builder.select(
+                builder.icmp_unsigned("!=", having, ir.Constant(chosen, [0] * lanes)), _spread(builder, args[3], vector), zeros
+            )
+            builder.store(plus(builder, builder.load(target, align=4), addend), target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(a, types.uintp, types.uintp, numba.from_dtype(dtype)), generate
+
+    @intrinsic
+    def add_chosen(typing_context, a, i, b, j, index, k):
+        def generate(context, builder, signature, args):
+            target = place(context, builder, a, *args[:2])
+            table = builder.load(place(context, builder, b, *args[2:4]), align=4)
+            which = builder.load(index_place(context, builder, index, *args[4:]), align=4)
+            total = plus(builder, builder.load(target, align=4), _choose(builder, table, which))
+            builder.store(total, target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(a, types.uintp, b, types.uintp, index, types.uintp), generate
+
+    @intrinsic
+    def drop_bits(typing_context, index, k):
+        def generate(context, builder, signature, args):
+            target = index_place(context, builder, index, *args)
+            builder.store(builder.lshr(builder.load(target, align=4), ir.Constant(chosen, [bits] * lanes)), target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(index, types.uintp), generate
+
+    @intrinsic
+    def transpose(typing_context, a, i, b, j, stride):
+        def generate(context, builder, signature, args):
+            rows, at = [], args[3]
+            for _ in range(lanes):
+                rows.append(builder.load(place(context, builder, b, args[2], at), align=4))
+                at = builder.add(at, args[4])
+            for e, row in enumerate(_transposed(builder, rows)):
+                to = builder.add(args[1], ir.Constant(args[1].type, e * lanes))
+                builder.store(row, place(context, builder, a, args[0], to), align=4)
+            return context.get_dummy_value()
+
+        return types.void(a, types.uintp, b, types.uintp, types.uintp), generate
+
+    return SimpleNamespace(
+        lanes=lanes, bits=bits, add_subset=add_subset, add_chosen=add_chosen, drop_bits=drop_bits, transpose=transpose
+    )
+
+
+def _choose(builder, table, index):
+    """A vector whose lane e is lane ``index[e]`` mod lanes of ``table``, both of 4-byte lanes."""
+    lanes, kind = table.type.count, "si" if isinstance(table.type.element, ir.IntType) else "sf"
+    names = {16: f"llvm.x86.avx512.permvar.{kind}.512", 8: f"llvm.x86.avx2.perm{'d' if kind == 'si' else 'ps'}"}
+    if lanes in names:
+        function = ir.FunctionType(table.type, [table.type, index.type])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, names[lanes]), [table, index])
+    result = ir.Constant(table.type, ir.Undefined)
+    for e in range(lanes):
+        lane = ir.Constant(WORD, e)
+        which = builder.and_(builder.extract_element(index, lane), ir.Constant(WORD, lanes - 1))
+        result = builder.insert_element(result, builder.extract_element(table, which), lane)
+    return result
+
+
+def _transposed(builder, rows):
+    """The columns of a square matrix, as many vectors: in turn, the bits of row and lane number change places."""
+    lanes, step = len(rows), 1
+    while step < lanes:
+        first, second = (
+            [e if not e & step else lanes + e - step for e in range(lanes)],
+            [e + step if not e & step else lanes + e for e in range(lanes)],
+        )
+        for r in range(lanes):
+            if not r & step:
+                a, b = rows[r], rows[r + step]
+                for which, lane in ((r, first), (r + step, second)):
+                    rows[which] = builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(WORD, lanes), lane))
+        step *= 2
+    return rows
+
+
+@intrinsic
+def set_bits(typing_context, array, start, bit):
+    """A uint32 whose bit j is that bit of ``array[start + j]``, for 32 elements of a flat array of unsigned integers."""
+
+    def generate(context, builder, signature, args):
+        element = ir.IntType(signature.args[0].dtype.bitwidth)
+        lanes = ir.VectorType(element, 32)
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        loaded = builder.load(builder.bitcast(builder.gep(data, [args[1]]), lanes.as_pointer()), align=element.width // 8)
+        number = builder.trunc(args[2], element) if element.width < 64 else args[2]
+        one = _spread(builder, builder.shl(ir.Constant(element, 1), number), lanes)
+        found = builder.icmp_unsigned("!=", builder.and_(loaded, one), ir.Constant(lanes, [0] * 32))
+        return builder.bitcast(found, WORD)
+
+    return types.uint32(array, types.uintp, types.uint64), generate
 
 
 @intrinsic
@@ -171,6 +300,16 @@ def count_trailing_zeros(typing_context, word):
 
     def generate(context, builder, signature, args):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def count_ones(typing_context, word):
+    """The number of set bits of a uint64."""
+
+    def generate(context, builder, signature, args):
+        return builder.ctpop(args[0])
 
     return types.uint64(types.uint64), generate
 
@@ -212,25 +351,25 @@ def tile_shape(dtype: np.dtype, outputs: int) -> tuple[int, int]:
     return min(registers // vectors, 12), vectors * lanes
 
 
-class _Arena(threading.local):
-    """One thread's reusable memory: one buffer, in use up to ``top``.
+class Arena:
+    """Reusable memory: one buffer, in use up to ``top``.
 
     Blocks ask for the same arrays in the same order, so that the arrays themselves are kept too, by place, shape and type: making
     one anew costs more than a microsecond, and a block makes dozens.
     """
 
-    active = False
-    buffer = np.empty(0, np.uint8)
-    top = 0
-    wanted = 0
-
     def __init__(self):
+        self.buffer = np.empty(0, np.uint8)
+        self.top = self.wanted = 0
         self.arrays = {}
 
-    def grow(self) -> None:
-        """Make room for what the last block asked for."""
-        self.buffer = _aligned(self.wanted)
-        self.arrays = {}
+    def clear(self) -> None:
+        """Forget what was handed out, and make room for as much, if it did not fit."""
+        if self.wanted > len(self.buffer):
+            self.buffer = np.empty(0, np.uint8)  # the old one may go before the new one comes
+            self.arrays = {}
+            self.buffer = _aligned(self.wanted)
+        self.top = self.wanted = 0
 
     def take(self, shape: tuple[int, ...], dtype) -> np.ndarray | None:
         """-> an array, or None if it does not fit."""
@@ -249,30 +388,42 @@ class _Arena(threading.local):
         return array
 
 
-_arena = _Arena()
+class _Thread(threading.local):
+    """One thread's own arena, and the one in use."""
+
+    def __init__(self):
+        self.own = Arena()
+        self.busy = False  # is it handing out?
+        self.arena: Arena | None = None
+
+
+_thread = _Thread()
 
 
 @contextlib.contextmanager
-def scratch():
+def scratch(arena: Arena | None = None):
     """Within, ``empty`` and ``zeros`` hand out memory that is reused after the block: copy what must outlive it.
 
-    Within another ``scratch()`` of the same thread they allocate: the outer one's memory is still in use.
+    With an ``arena`` the memory is the arena's, behind what it handed out before, and stays until the arena is cleared. Else it
+    is this thread's own; within another such block they allocate, since the outer one's memory is still in use.
     """
-    outer = _arena.active
-    if not outer and _arena.wanted > len(_arena.buffer):  # the last block did not fit: grow to what it asked for
-        _arena.grow()
-    if not outer:
-        _arena.top = _arena.wanted = 0
-    _arena.active = not outer
+    outer, owns = _thread.arena, arena is None and not _thread.busy
+    if owns:
+        arena = _thread.own
+        arena.clear()
+        _thread.busy = True
+    _thread.arena = arena
     try:
         yield
     finally:
-        _arena.active = outer
+        _thread.arena = outer
+        if owns:
+            _thread.busy = False
 
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     """An uninitialised C-contiguous array that begins at a multiple of 64 bytes."""
-    array = _arena.take(shape, dtype) if _arena.active else None
+    array = None if _thread.arena is None else _thread.arena.take(shape, dtype)
     return _as_array(_aligned(_padded_size(shape, dtype)), shape, dtype) if array is None else array
 
 

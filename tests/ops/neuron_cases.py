@@ -25,7 +25,11 @@ NUMBERS = {  # of a neuron's own parameters; two sets, for the two kinds of feat
     "rleaky": {"beta": (0.7, 0.9)},
     "rsynaptic": {"alpha": (0.6, 0.8), "beta": (0.7, 0.5)},
     "leaky_integrator": {"beta": (0.7, 0.9)},
+    "if_node": {"v_reset": (-0.2, 0.1)},
+    "lif_node": {"v_reset": (-0.2, 0.1), "tau": (1.6, 1.3)},
+    "parametric_lif_node": {"v_reset": (-0.2, 0.1), "q": (0.6, 0.8)},
 }
+NODES = tuple(neuron for neuron in NUMBERS if neuron.endswith("_node"))
 SHARED = {"threshold": (0.8, 0.6), "graded_spikes_factor": (1.5, 0.5), "V": (0.4, -0.6)}
 T, SAMPLES, FEATURES = 7, 3, 4
 LEARNS = (True,) * 6  # all of params
@@ -44,15 +48,16 @@ class Case:
     def __str__(self) -> str:
         m = self.model
         flags = {
-            "at_once": not m.reset_delay, "inhibition": m.inhibition, "feedback": m.feedback, "graded": m.graded,
+            "at_once": not (m.reset_delay or m.key.node), "inhibition": m.inhibition, "feedback": m.feedback, "graded": m.graded,
             "vector": self.vector, "static": self.static, f"truncate{self.truncate}": self.truncate,
+            "detached": m.detach, "undecayed": not m.decay_input,
         }  # fmt: skip
         return "-".join([m.neuron, m.reset, m.surrogate.name, *(name for name, on in flags.items() if on)])
 
     @property
     def params(self) -> np.ndarray:
         """(P, 1), or (P, FEATURES): float64."""
-        own = NUMBERS[self.model.neuron]
+        own = NUMBERS[self.model.neuron] | ({"v_reset": (0, 0)} if self.model.reset == "soft" else {})
         rows = [(SHARED | own)[name] for name in COMMON + scalar(self.model.neuron).PARAMS]
         return np.array([[first, second] * (FEATURES // 2) for first, second in rows])[:, : FEATURES if self.vector else 1]
 
@@ -64,13 +69,16 @@ class Case:
 
 
 def models() -> list[Model]:
-    """-> every neuron with every reset, delayed and at once where it has both."""
+    """-> every neuron with every reset, delayed and at once, detached and not, where it has both."""
     found = []
-    for neuron in NUMBERS:
+    for neuron in [name for name in NUMBERS if name not in NODES]:
         for reset, delay in itertools.product(scalar(neuron).RESETS, (True, False)):
             if delay or (reset != "none" and neuron not in ("lapicque", "alpha", "leaky_integrator")):
                 fires = neuron != "leaky_integrator"
                 found.append(Model(neuron, reset, RATIONAL, delay, feedback=neuron.startswith("r"), fires=fires))
+    for neuron, reset, detach, decay in itertools.product(NODES, ("hard", "soft"), (False, True), (True, False)):
+        if decay or neuron != "if_node":
+            found.append(Model(neuron, reset, RATIONAL, detach=detach, decay_input=decay))
     return found
 
 
@@ -78,11 +86,13 @@ def cases() -> list[Case]:
     """-> every model plain and with all else that it can do, in turn."""
     found = []
     for number, model in enumerate(models()):
+        found += [Case(model), Case(model, vector=True, truncate=3)]
+        if model.key.node:
+            found.append(Case(model, vector=number % 2 == 0, static=True))
+            continue
         options = model.__dict__
         graded, inhibited = (Model(**{**options, name: model.fires}) for name in ("graded", "inhibition"))
         found += [
-            Case(model),
-            Case(model, vector=True, truncate=3),
             Case(graded, vector=number % 2 == 0, static=True),
             Case(inhibited, vector=number % 2 == 1, static=number % 3 == 0),
         ]
@@ -107,7 +117,8 @@ def in_pieces(ops, case: Case, length: int, detached: bool):
     """As ``run``, ``length`` steps at a time: the state is handed on, and the gradient is handed back unless ``detached``."""
     x, dspikes, dmembrane = case.draw()
     model, params, M = case.model, case.params, x.shape[1]
-    state, carry, forward = np.zeros((len(model.states), M)), np.zeros((len(model.states), M)), []
+    state = np.tile(model.initial_state(params), M // params.shape[1])
+    carry, forward = np.zeros_like(state), []
     pieces = [slice(t, min(t + length, T)) for t in range(0, T, length)]
     steps = [x if case.static else x[piece] for piece in pieces]
     for piece, step in zip(pieces, steps, strict=True):

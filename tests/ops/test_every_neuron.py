@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from differences import sampled_error
-from neuron_cases import NUMBERS, T, cases, in_pieces, run, unlike
+from neuron_cases import NODES, NUMBERS, T, cases, in_pieces, run, unlike
 
 from spikeflow import backends, surrogate
 from spikeflow.ops.neurons.model import COMMON, Model, scalar
@@ -46,21 +46,27 @@ def chosen(case, trajectory):
     threshold = np.tile(case.params[0], trajectory.membrane.shape[1] // case.params.shape[1])
     above = (trajectory.before - threshold).reshape(T, -1, case.params.shape[1])
     winners = (np.arange(above.shape[2]) == above.argmax(2)[..., None]).reshape(trajectory.before.shape)
-    flags = trajectory.membrane[:-1] > threshold
+    flags = trajectory.before >= threshold if case.model.key.node else trajectory.membrane[:-1] > threshold
     return {"flags": flags, "winners": winners.astype(float)}, threshold
 
 
 def errors(case, x, model, smooth, results, held):
     """-> errors of dx and dparams against differences of the reference run by ``model``, its choices ``held``."""
-    (_, dspikes, dmembrane), params = case.draw(), case.params
+    (_, dspikes, dmembrane), params, rows = case.draw(), case.params, free(model)
 
     def loss():
-        spikes, trajectory = REFERENCE.neuron_forward(model, x, T, params_now, smooth=True, **held)
+        params[rows] = params_now
+        spikes, trajectory = REFERENCE.neuron_forward(model, x, T, params, smooth=True, **held)
         return np.vdot(dspikes, spikes) + np.vdot(dmembrane, trajectory.membrane[1:])
 
-    params_now, (*_, dx, dparams) = params.copy(), results
+    params_now, (*_, dx, dparams) = params[rows], results
     rng = np.random.default_rng(0)
-    return sampled_error(loss, x, dx, rng), sampled_error(loss, params_now, dparams, rng, params.size)
+    return sampled_error(loss, x, dx, rng), sampled_error(loss, params_now, dparams[rows], rng, params_now.size)
+
+
+def free(model) -> list[int]:
+    """-> rows of params whose gradients are derived."""
+    return [row for row, name in enumerate(model.params) if name not in model.fixed]
 
 
 @every_case
@@ -94,7 +100,9 @@ def test_the_cases_fire_and_reset():
         if case.model.fires:
             assert 0 < (spikes != 0).mean() < 1, case
             assert dparams[0].any(), case
-        assert dx.any() and dparams[len(COMMON) :].all(), case
+        rows = free(case.model)
+        assert dx.any() and dparams[rows][len(COMMON) :].all(), case
+        assert not np.delete(dparams, rows, 0).any(), case
 
 
 @every_case
@@ -126,13 +134,17 @@ def test_what_the_cpu_compiles_agrees_with_the_reference_in_every_combination():
 
 def default(neuron: str):
     """-> the case of a neuron with its default reset and surrogate."""
-    reset = {"alpha": "zero", "leaky_integrator": "none"}.get(neuron, "subtract")
+    reset = {"alpha": "zero", "leaky_integrator": "none", **dict.fromkeys(NODES, "hard")}.get(neuron, "subtract")
     model = Model(neuron, reset, surrogate.atan(), feedback=neuron.startswith("r"), fires=neuron != "leaky_integrator")
     return replace(CASES[0], model=model)
 
 
 COMPILED = [default(neuron) for neuron in NUMBERS]
 COMPILED += [replace(CASES[0], model=Model("leaky", "subtract", make(), False), vector=True) for make in SURROGATES.values()]
+COMPILED += [
+    replace(CASES[0], model=Model("lif_node", "soft", surrogate.atan(), detach=True), vector=True),
+    replace(CASES[0], model=Model("parametric_lif_node", "hard", surrogate.atan(), detach=True, decay_input=False), static=True),
+]
 
 
 @pytest.mark.parametrize("case", COMPILED, ids=str)
@@ -159,6 +171,7 @@ def test_the_trace_in_the_docstring(neuron):
     letters = {"syn": "i", "syn_exc": "e", "syn_inh": "h"}
     expected = dict(zip([letters[name] for name in scalar(neuron).STATES[:-1]], trajectory.states[:, 1:, 0], strict=True))
     expected |= {"t": np.arange(10), "m": trajectory.membrane[1:, 0], "s": spikes[:, 0]}
+    expected |= {"u": trajectory.before[:, 0]} if model.key.node else {}
     rows = {line.split()[0]: np.array(line.split()[1:], float) for line in table.splitlines()}
     assert rows.keys() == expected.keys()
     for key, row in rows.items():
@@ -166,7 +179,8 @@ def test_the_trace_in_the_docstring(neuron):
 
 
 @pytest.mark.parametrize("neuron", NUMBERS)
-def test_the_docstring_says_where_snntorch_differs(neuron):
+def test_the_docstring_says_where_the_neurons_model_differs(neuron):
     text = importlib.import_module(f"spikeflow.ops.neurons.{neuron}").__doc__
-    table = text.partition("Beside snnTorch 1.0:\n\n")[2]
+    peer = "SpikingJelly 2.0" if neuron in NODES else "snnTorch 1.0"
+    table = re.split(rf"\nBeside {peer}(?:, ``if_node`` aside)?:\n\n", text)[1]
     assert table and all(re.search(r"\s{2,}(kept|fixed|dropped|added)", line) for line in table.splitlines() if line.strip())

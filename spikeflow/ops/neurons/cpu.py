@@ -19,8 +19,8 @@ from ..events import WORD
 from ..jit import UNKNOWN, inline, kernel
 from ..simd import empty, zeros
 from .leaky import scalar as leaky_scalar
-from .model import COMMON, Model, Trajectory, scalar
-from .step import make_step, make_step_backward, resets_at_once
+from .model import COMMON, Key, Model, Trajectory, scalar
+from .step import make_start, make_step, make_step_backward, resets_at_once
 
 ZERO, ONE = np.float32(0), np.float32(1)
 CHUNK = 512  # neurons; a float32 row of them takes 2 KB
@@ -30,10 +30,10 @@ U = np.uintp
 def neuron_forward(model: Model, x, num_steps, params, state=None, smooth=False, words=False, keep=True, keep_states=False):
     """x (T or 1, M) -> spikes (T, M), or with ``words`` (T / 64, M) uint64, bit t of a neuron's word its spike at t; Trajectory.
 
-    One row of x is a constant current. params (P, 1), or (P, F) for M / F samples of F features. ``state`` (S, M), zeros by
-    default, is what is carried into the first step, and then, in place, out of the last. ``smooth`` runs the surrogate's
-    primitive in place of the step: the smooth twin. ``keep_states``: the gradients of the neuron's own parameters will be
-    wanted.
+    One row of x is a constant current. params (P, 1), or (P, F) for M / F samples of F features. ``state`` (S, M), by default
+    ``model.initial_state``, is what is carried into the first step, and then, in place, out of the last. ``smooth`` runs the
+    surrogate's primitive in place of the step: the smooth twin. ``keep_states``: the gradients of the neuron's own parameters
+    will be wanted.
     """
     M, dtype = x.shape[1], x.dtype
     S = len(model.scalar.STATES)
@@ -195,7 +195,8 @@ def make_forward(key, smooth, primitive, packs, keep, keeps_states, vector):
     ``vector``: each neuron has parameters of its own.
     """
     advance, at_once = make_step(key, smooth is not None, primitive), resets_at_once(key)
-    (S, feedback), P, inhibits, fires = carried_rows(key), param_rows(key), key[3], key[6]
+    (S, feedback), P, inhibits, fires = carried_rows(key), param_rows(key), key.inhibition, key.fires
+    start_of, starts = make_start(key), key.node
     FED, PARAMS, ABOVE = S, S + 1, S + 1 + P  # rows of room behind the state: z, params, u - theta
     load_state, store_state, load_params, fill = make_load(S), make_store(S), make_load(P), inline(spread)
     zero, move, largest = inline(clear), inline(copy), inline(argmax)
@@ -213,6 +214,8 @@ def make_forward(key, smooth, primitive, packs, keep, keeps_states, vector):
             if vector:
                 fill(params, lo, PARAMS, size, count, room)
             zero(room, 0, PARAMS * size)
+            for n in range(count if starts else 0):
+                store_state(room, size, n, start_of(load_params(room, size, PARAMS * size + n) if vector else shared))
             for k in range(S + feedback if len(state) else 0):
                 move(room, k * size, state[k], lo, count)
             if keep:
@@ -264,7 +267,7 @@ def make_backward(
     ``smooth``: spikes are the primitive's.
     """
     retreat, at_once = make_step_backward(key, smooth, primitive, derivative), resets_at_once(key)
-    (S, feedback), P, inhibits = carried_rows(key), param_rows(key), key[3]
+    (S, feedback), P, inhibits = carried_rows(key), param_rows(key), key.inhibition
     # Rows of room behind what is carried: di[t+1], params, sums of their gradients, the states but the membrane, u - theta.
     FED, PARAMS, SUMS, STATES, ABOVE = S, S + 1, S + 1 + P, S + 1 + 2 * P, 2 * S + 2 * P
     load_carry, store_carry, load_params, add_sums = make_load(S), make_store(S), make_load(P), make_add(learns)
@@ -338,14 +341,14 @@ def make_backward(
     return neuron_backward_kernel
 
 
-def carried_rows(key) -> tuple[int, int]:
+def carried_rows(key: Key) -> tuple[int, int]:
     """-> the number of states of the neuron's own, and 1 or 0 for the spikes that it feeds back."""
-    return len(scalar(key[0]).STATES), int(key[4])
+    return len(scalar(key.neuron).STATES), int(key.feedback)
 
 
-def param_rows(key) -> int:
+def param_rows(key: Key) -> int:
     """-> the number of rows of ``params``."""
-    return len(COMMON) + len(scalar(key[0]).PARAMS)
+    return len(COMMON) + len(scalar(key.neuron).PARAMS)
 
 
 @functools.cache

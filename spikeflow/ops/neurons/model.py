@@ -11,10 +11,29 @@ import numpy as np
 
 from ..surrogate import Surrogate
 
-__all__ = ["COMMON", "RESETS", "Model", "Trajectory"]
+__all__ = ["COMMON", "RESETS", "Key", "Model", "Trajectory"]
 
-RESETS = ("subtract", "zero", "none")
+RESETS = ("subtract", "zero", "none")  # snnTorch's; SpikingJelly's are "hard" and "soft"
 COMMON = ("threshold", "graded_spikes_factor", "V")  # the first rows of every ``params``; the neuron's own follow
+
+
+class Key(NamedTuple):
+    """All that the code of the loops depends on, the surrogate aside; fields as in ``Model``."""
+
+    neuron: str
+    reset: str
+    reset_delay: bool = True
+    inhibition: bool = False
+    feedback: bool = False
+    graded: bool = False
+    fires: bool = True
+    detach: bool = False
+    decay_input: bool = True
+
+    @property
+    def node(self) -> bool:
+        """Is it one of SpikingJelly's: fires at its threshold too, resets in its own step alone, starts at ``v_reset``?"""
+        return self.reset in ("hard", "soft")
 
 
 @dataclass(frozen=True)
@@ -25,10 +44,10 @@ class Model:
     ----------
     neuron : str
         A folder of ``spikeflow.ops.neurons``.
-    reset : {"subtract", "zero", "none"}
+    reset : {"subtract", "zero", "none"}, or for nodes, the neurons named after SpikingJelly's, {"hard", "soft"}
     surrogate : Surrogate
     reset_delay : bool
-        A spike resets the membrane one step later (True), or in its own step.
+        A spike resets the membrane one step later (True), or in its own step, as it always does in a node.
     inhibition : bool
         At each step none but the neuron that is furthest above its threshold may fire, in each sample.
     feedback : bool
@@ -37,6 +56,10 @@ class Model:
         Spikes are multiplied by ``graded_spikes_factor``.
     fires : bool
         False for a neuron that only integrates.
+    detach : bool
+        Of a node: the spike that resets is a constant for the derivative.
+    decay_input : bool
+        Of a node: the leak takes its share of the input too.
     """
 
     neuron: str
@@ -47,11 +70,12 @@ class Model:
     feedback: bool = False
     graded: bool = False
     fires: bool = True
+    detach: bool = False
+    decay_input: bool = True
 
     @property
-    def key(self) -> tuple:
-        """All that the loops' code depends on, the surrogate aside."""
-        return self.neuron, self.reset, self.reset_delay, self.inhibition, self.feedback, self.graded, self.fires
+    def key(self) -> Key:
+        return Key(*(getattr(self, name) for name in Key._fields))
 
     @property
     def scalar(self) -> ModuleType:
@@ -70,6 +94,18 @@ class Model:
     def params(self) -> tuple[str, ...]:
         """Names of the rows of ``params``."""
         return COMMON + self.scalar.PARAMS
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Names of the rows of ``params`` that no layer learns, and whose gradients are given as zeros."""
+        return ("v_reset", "tau") if self.key.node else ()
+
+    def initial_state(self, params: np.ndarray) -> np.ndarray:
+        """params (P, 1 or F) -> (S, 1 or F), the state before the first step: zeros, but the membrane of a node is v_reset."""
+        state = np.zeros((len(self.states), params.shape[1]), params.dtype)
+        if self.key.node:
+            state[-1] = params[self.params.index("v_reset")]
+        return state
 
 
 class Trajectory(NamedTuple):

@@ -16,15 +16,16 @@ def neuron_forward(
 ):  # fmt: skip
     """x (T or 1, M) -> spikes (T, M), Trajectory.
 
-    One row of x is a constant current. params (P, 1), or (P, F) for M / F samples of F features. ``state`` (S, M), zeros by
-    default, is what is carried into the first step, and then, in place, out of the last. ``smooth`` runs the surrogate's
-    primitive in place of H in (S4): the smooth twin. Given ``flags`` (T, M) replace the reset flags of (S2), and given
-    ``winners`` (T, M) the choice of (S4), both of which finite differences must hold fixed. ``words``, ``keep`` and
-    ``keep_states`` are accepted and ignored.
+    One row of x is a constant current. params (P, 1), or (P, F) for M / F samples of F features. ``state`` (S, M), by default
+    ``model.initial_state``, is what is carried into the first step, and then, in place, out of the last. ``smooth`` runs the
+    surrogate's primitive in place of H in (S4): the smooth twin. Given ``flags`` (T, M) replace the reset flags of (S2), or the
+    spikes of a node's detached reset, and given ``winners`` (T, M) the choice of (S4), all of which finite differences must hold
+    fixed. ``words``, ``keep`` and ``keep_states`` are accepted and ignored.
     """
     T, M, S = num_steps, x.shape[1], len(model.states)
+    step = model.reference.step if model.decay_input else model.reference.step_undecayed
     (threshold, factor, V), own = _columns(params, M)
-    carried = np.zeros((S, M), x.dtype) if state is None else state.copy()
+    carried = np.tile(model.initial_state(params), M // params.shape[1]) if state is None else state.copy()
     rows, before, spikes = np.zeros((S, T + 1, M), x.dtype), np.zeros((T, M), x.dtype), np.zeros((T, M), x.dtype)
     rows[:, 0] = carried
     last = S - 2 if model.feedback else S - 1  # the membrane's row
@@ -34,12 +35,13 @@ def neuron_forward(
         if model.feedback:
             current = current + V * states.pop()  # (S1)
         r = (m > threshold if flags is None else flags[t]).astype(x.dtype)  # (S2)
-        if not model.fires:
+        if not model.fires or _is_node(model):
             r = np.zeros_like(r)
-        new = model.reference.step(states, current, r, threshold, own, model.reset)  # (S3)
+        new = step(states, current, r, threshold, own, model.reset)  # (S3)
         u = before[t] = new[-1]
         if model.fires:
-            s = model.surrogate.of_array(model.surrogate.primitive, u - threshold) if smooth else (u > threshold).astype(x.dtype)
+            fired = _fired(model, u, threshold)
+            s = model.surrogate.of_array(model.surrogate.primitive, u - threshold) if smooth else fired
             if model.inhibition:
                 s = s * (_winners(u - threshold, params.shape[1]) if winners is None else winners[t])  # (S4)
             spikes[t] = factor * s if model.graded else s  # (S5)
@@ -47,6 +49,9 @@ def neuron_forward(
                 new[-1] = u - (s - r) * threshold  # (S6)
             elif not model.reset_delay and model.reset == "zero":
                 new[-1] = u - (s - r) * u  # (S6)
+            elif _is_node(model):
+                resetting = s if not model.detach else fired if flags is None else flags[t].astype(x.dtype)
+                new[-1] = _node_reset(model, u, resetting, threshold, own)  # (S6)
         rows[: last + 1, t + 1] = new
         if model.feedback:
             rows[S - 1, t + 1] = spikes[t]
@@ -69,6 +74,7 @@ def neuron_backward(
     """
     membrane, before, states, fed_back = trajectory
     T, M, dtype = len(membrane) - 1, membrane.shape[1], membrane.dtype
+    step_backward = model.reference.step_backward if model.decay_input else model.reference.step_undecayed_backward
     (threshold, factor, V), own = _columns(params, M)
     zeros = np.zeros(M, dtype)
     g = [zeros] * (len(model.states) - model.feedback) if carry is None else list(carry[: len(model.states) - model.feedback])
@@ -76,7 +82,7 @@ def neuron_backward(
     dx, sums = np.zeros((input_steps, M), dtype), np.zeros((len(params), M))
     for t in reversed(range(T)):
         m, u = membrane[t], before[t] if before is not None and len(before) else membrane[t + 1]
-        r = (m > threshold).astype(dtype) if model.fires else zeros
+        r = (m > threshold).astype(dtype) if model.fires and not _is_node(model) else zeros
         cut = truncate is not None and t + 1 < T and (t + 1) % truncate == 0
         if cut:
             g = [zeros] * len(g)
@@ -85,7 +91,8 @@ def neuron_backward(
         if model.fires:
             dz = zeros if dspikes is None else dspikes[t]
             slope = model.surrogate.of_array(model.surrogate.derivative, u - threshold)
-            s = model.surrogate.of_array(model.surrogate.primitive, u - threshold) if smooth else (u > threshold).astype(dtype)
+            fired = _fired(model, u, threshold)
+            s = model.surrogate.of_array(model.surrogate.primitive, u - threshold) if smooth else fired
             if model.inhibition:
                 wins = _winners(u - threshold, params.shape[1])
                 slope, s = slope * wins, s * wins
@@ -96,7 +103,10 @@ def neuron_backward(
             if model.graded:
                 ds = factor * dz  # (S8)
                 sums[1] += dz * s
-            if model.reset_delay or model.reset == "none":
+            if _is_node(model):
+                du, dthreshold = _node_reset_backward(model, n, ds, u, fired if model.detach else s, slope, threshold, own)
+                sums[0] += dthreshold
+            elif model.reset_delay or model.reset == "none":
                 du = n + slope * ds  # (R6)
                 sums[0] -= slope * ds
             elif model.reset == "subtract":
@@ -109,9 +119,7 @@ def neuron_backward(
             trace[t] = du
         state = [*(states[:, t] if states is not None and len(states) else [zeros] * (len(g) - 1)), m]
         current = zeros if x is None else x[min(t, len(x) - 1)]
-        g, dback, dthreshold, down = model.reference.step_backward(
-            [*g[:-1], du], state, current, r, threshold, own, model.reset
-        )  # (S10)
+        g, dback, dthreshold, down = step_backward([*g[:-1], du], state, current, r, threshold, own, model.reset)  # (S10)
         dx[min(t, input_steps - 1)] += dback
         sums[0] += dthreshold
         for row, gradient in zip(sums[OWN:], down, strict=True):
@@ -121,6 +129,30 @@ def neuron_backward(
     if carry is not None:
         carry[...] = [*g, dback] if model.feedback else g
     return dx, sums.reshape(len(params), -1, params.shape[1]).sum(1) * np.reshape(learns, (-1, 1)) if any(learns) else None
+
+
+def _is_node(model):
+    return model.reset in ("hard", "soft")
+
+
+def _fired(model, u, threshold):
+    """u, threshold (M,) -> H(u - threshold) of (S4)."""
+    return (u >= threshold if _is_node(model) else u > threshold).astype(u.dtype)
+
+
+def _node_reset(model, u, s, threshold, own):
+    """u, s (M,) -> m (M,)."""
+    if model.reset == "soft":
+        return u - s * threshold  # (R10)
+    return s * own[0] + (1 - s) * u  # (R9)
+
+
+def _node_reset_backward(model, n, ds, u, s, slope, threshold, own):
+    """dL/dm, dL/ds, u, s (M,) -> du, dthreshold (M,)."""
+    jump = -threshold if model.reset == "soft" else own[0] - u  # dm/ds
+    ds = ds if model.detach else ds + jump * n
+    du = n + slope * ds if model.reset == "soft" else (1 - s) * n + slope * ds  # (R11) to (R14)
+    return du, -slope * ds - (s * n if model.reset == "soft" else 0)
 
 
 def _columns(params, M):

@@ -22,6 +22,19 @@ Here s is not detached. With n = dL/dm[t], ds = dL/ds[t] and slope = P'(u[t] - t
     delayed, none   du = n + slope ds                              dtheta -= slope ds                                   (R6)
     subtract        du = n + slope (ds - theta n)                  dtheta -= slope (ds - theta n) + (s - r) n           (R7)
     zero            du = (1 - s + r) n + slope (ds - u n)          dtheta -= slope (ds - u n)                           (R8)
+
+In the same step and in no other: nodes, SpikingJelly's neurons.  Here H(0) = 1, and the step knows no flag r.
+
+    hard       m[t] = s[t] v_reset + (1 - s[t]) u[t]                                                                    (R9)
+    soft       m[t] = u[t] - s[t] theta                                                                                (R10)
+
+    hard       du = (1 - s) n + slope (ds + (v_reset - u) n)       dtheta -= slope (ds + (v_reset - u) n)              (R11)
+    soft       du = n + slope (ds - theta n)                       dtheta -= slope (ds - theta n) + s n                (R12)
+
+With ``detach`` the s of (R9) and (R10) is a constant, H's in the smooth twin too, and no n is multiplied by slope:
+
+    hard       du = (1 - s) n + slope ds                           dtheta -= slope ds                                  (R13)
+    soft       du = n + slope ds                                   dtheta -= slope ds + s n                            (R14)
 """
 
 from __future__ import annotations
@@ -30,7 +43,7 @@ import numpy as np
 
 from ..jit import inline
 
-__all__ = ["AT_ONCE", "delayed"]
+__all__ = ["at_once", "delayed", "in_own_step"]
 
 ZERO, ONE = np.float32(0), np.float32(1)  # a Python literal would turn float32 arithmetic into float64
 
@@ -73,36 +86,89 @@ def delayed(step, step_backward):
     }
 
 
-def keep(u, s, r, threshold):
+def in_own_step(step, step_backward):
+    """-> {reset: (step, step_backward)} for a node's own step, which ends before the reset; arguments as in ``delayed``."""
+    charge = delayed(step, step_backward)["none"]
+    return {"hard": charge, "soft": charge}
+
+
+# Resets in the spike's own step; ``own`` holds the neuron's own parameters, a node's v_reset first.
+
+
+def keep(u, s, r, threshold, own):
     """u[t], s[t], r[t] -> m[t]."""
     return u
 
 
-def keep_backward(n, ds, u, s, r, threshold, slope):
+def keep_backward(n, ds, u, s, r, threshold, slope, own):
     """dL/dm[t], dL/ds[t] -> du, dthreshold."""
     return n + slope * ds, -slope * ds  # (R6)
 
 
-def subtract(u, s, r, threshold):
+def subtract(u, s, r, threshold, own):
     """u[t], s[t], r[t] -> m[t]."""
     return u - (s - (ONE if r else ZERO)) * threshold  # (R4)
 
 
-def subtract_backward(n, ds, u, s, r, threshold, slope):
+def subtract_backward(n, ds, u, s, r, threshold, slope, own):
     """dL/dm[t], dL/ds[t] -> du, dthreshold."""
     through_spike = slope * (ds - threshold * n)
     return n + through_spike, -through_spike - (s - (ONE if r else ZERO)) * n  # (R7)
 
 
-def zero(u, s, r, threshold):
+def zero(u, s, r, threshold, own):
     """u[t], s[t], r[t] -> m[t]."""
     return u - (s - (ONE if r else ZERO)) * u  # (R5)
 
 
-def zero_backward(n, ds, u, s, r, threshold, slope):
+def zero_backward(n, ds, u, s, r, threshold, slope, own):
     """dL/dm[t], dL/ds[t] -> du, dthreshold."""
     through_spike = slope * (ds - u * n)
     return (ONE - s + (ONE if r else ZERO)) * n + through_spike, -through_spike  # (R8)
 
 
-AT_ONCE = {"subtract": (subtract, subtract_backward), "zero": (zero, zero_backward), "none": (keep, keep_backward)}
+def hard(u, s, r, threshold, own):
+    """u[t], s[t] -> m[t]."""
+    return s * own[0] + (ONE - s) * u  # (R9)
+
+
+def hard_backward(n, ds, u, s, r, threshold, slope, own):
+    """dL/dm[t], dL/ds[t] -> du, dthreshold."""
+    through_spike = slope * (ds + (own[0] - u) * n)
+    return (ONE - s) * n + through_spike, -through_spike  # (R11)
+
+
+def hard_detached_backward(n, ds, u, s, r, threshold, slope, own):
+    """dL/dm[t], dL/ds[t] -> du, dthreshold."""
+    return (ONE - s) * n + slope * ds, -slope * ds  # (R13)
+
+
+def soft(u, s, r, threshold, own):
+    """u[t], s[t] -> m[t]."""
+    return u - s * threshold  # (R10)
+
+
+def soft_backward(n, ds, u, s, r, threshold, slope, own):
+    """dL/dm[t], dL/ds[t] -> du, dthreshold."""
+    through_spike = slope * (ds - threshold * n)
+    return n + through_spike, -through_spike - s * n  # (R12)
+
+
+def soft_detached_backward(n, ds, u, s, r, threshold, slope, own):
+    """dL/dm[t], dL/ds[t] -> du, dthreshold."""
+    return n + slope * ds, -slope * ds - s * n  # (R14)
+
+
+ATTACHED = {
+    "subtract": (subtract, subtract_backward),
+    "zero": (zero, zero_backward),
+    "none": (keep, keep_backward),
+    "hard": (hard, hard_backward),
+    "soft": (soft, soft_backward),
+}
+DETACHED = {"hard": (hard, hard_detached_backward), "soft": (soft, soft_detached_backward)}
+
+
+def at_once(reset, detach):
+    """-> (reset, its backward) in the spike's own step."""
+    return (DETACHED if detach else ATTACHED)[reset]

@@ -1,4 +1,4 @@
-"""Max-pooling on the CPU: the innermost loop runs over the channels of one window, which compares whole vectors."""
+"""Pooling on the CPU: the innermost loop runs over the channels of one window: whole vectors."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ def max_pool2d_backward_words(dy, x, K, stride):
     """dy (T, B, H', W', C), x (T, B, H, W, C) as SpikeWords -> dx (T, B, H, W, C)."""
     dx = zeros(x.shape, dy.dtype)
     make_backward_words(K, stride)(dy, x.words, dx)
+    return dx
+
+
+def avg_pool2d_forward(x, K, stride):
+    """x (N, H, W, C) -> y (N, H', W', C)."""
+    N, H, W, C = x.shape
+    y = empty((N, (H - K) // stride + 1, (W - K) // stride + 1, C), x.dtype)
+    make_average()(x, K, stride, x.dtype.type(K * K), y)
+    return y
+
+
+def avg_pool2d_backward(dy, shape, K, stride):
+    """dy (N, H', W', C) -> dx of ``shape`` (N, H, W, C)."""
+    dx = zeros(shape, dy.dtype)
+    make_average_backward()(dy, K, stride, dy.dtype.type(K * K), dx)
     return dx
 
 
@@ -136,3 +151,42 @@ def make_backward_words(K, stride):
                                     target[c] += gradient[c] if (won[c] >> bit) & ONE else ZERO  # (2)
 
     return max_pool2d_backward_words_kernel
+
+
+@functools.cache
+def make_average():
+    @kernel()
+    def avg_pool2d_forward_kernel(x, K, stride, area, y):
+        """x (N, H, W, C) -> y (N, H', W', C)."""
+        N, height, width, C = y.shape
+        for n in range(N):
+            for i in range(height):
+                for j in range(width):
+                    total = y[n, i, j]
+                    total[:] = 0
+                    for tap in range(K * K):
+                        new = x[n, i * stride + tap // K, j * stride + tap % K]
+                        for c in range(C):
+                            total[c] += new[c]
+                    for c in range(C):
+                        total[c] /= area  # (3)
+
+    return avg_pool2d_forward_kernel
+
+
+@functools.cache
+def make_average_backward():
+    @kernel()
+    def avg_pool2d_backward_kernel(dy, K, stride, area, dx):
+        """dy (N, H', W', C) -> adds into dx (N, H, W, C)."""
+        N, height, width, C = dy.shape
+        for n in range(N):
+            for i in range(height):
+                for j in range(width):
+                    gradient = dy[n, i, j]
+                    for tap in range(K * K):
+                        target = dx[n, i * stride + tap // K, j * stride + tap % K]
+                        for c in range(C):
+                            target[c] += gradient[c] / area  # (4)
+
+    return avg_pool2d_backward_kernel

@@ -1,4 +1,4 @@
-"""Max-pooling in NumPy."""
+"""Max-pooling and average pooling in NumPy."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ def max_pool2d_backward(dy, winner, shape, K, stride):
     dx = np.zeros(shape, dy.dtype)
     n, i, j, c = np.indices(dy.shape)
     np.add.at(dx, (n, i * stride + winner // K, j * stride + winner % K, c), dy)  # (2)
+    return dx
+
+
+def avg_pool2d_forward(x, K, stride):
+    """x (N, H, W, C) -> y (N, H', W', C)."""
+    return (_windows(x, K, stride).sum(-1) / (K * K)).astype(x.dtype)  # (3)
+
+
+def avg_pool2d_backward(dy, shape, K, stride):
+    """dy (N, H', W', C) -> dx of ``shape`` (N, H, W, C)."""
+    dx, share = np.zeros(shape, dy.dtype), dy / (K * K)
+    height, width = dy.shape[1:3]
+    for k in range(K):
+        for l in range(K):
+            dx[:, k : k + (height - 1) * stride + 1 : stride, l : l + (width - 1) * stride + 1 : stride] += share  # (4)
     return dx
 
 
