@@ -54,6 +54,7 @@ EVENTS = {
     "max_pool2d_backward_words": "pool2d.cpu",
     "neuron_pool_forward": "neurons.pooled",
     "neuron_pool_backward": "neurons.pooled",
+    "spike_bits": "neurons.pooled",
     "leaky_backward_static": "neurons.cpu",
 }
 

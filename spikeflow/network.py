@@ -11,6 +11,7 @@ from . import backends, inspection, parallel, random
 from .layers import Layer, Neuron, Parameter, from_config
 from .layers.base import positive_int
 from .losses import Loss
+from .ops.finite import all_finite
 from .ops.simd import Arena, scratch
 from .pipeline import Call, Run, channel_first, channel_last, membrane_of
 
@@ -30,6 +31,10 @@ class Sequential:
     dtype : numpy.float32 or numpy.float64
     events : bool
         False computes with the zeros of spikes and pooled gradients too: an oracle, and a baseline for benchmarks.
+    amp : bool
+        Of what the neurons and batch normalisations keep for the backward pass, keep float32 in two bytes a number (the
+        processor computes in float32 all the same). Outputs and losses do not change, and no spike does: those that the backward
+        pass sees are kept as bits, or by membranes that are never rounded across their threshold.
 
     Examples
     --------
@@ -40,7 +45,10 @@ class Sequential:
     (5, 2, 3)
     """
 
-    def __init__(self, *layers: Layer, seed: int = 0, backend: str = "cpu", dtype=np.float32, events: bool = True):
+    def __init__(
+        self, *layers: Layer, seed: int = 0, backend: str = "cpu", dtype=np.float32, events: bool = True,
+        amp: bool = False,
+    ):  # fmt: skip
         for position, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layer {position} must be a spikeflow layer, got {layer!r}")
@@ -56,7 +64,7 @@ class Sequential:
         self.seed = positive_int("seed", seed, least=0)
         random.raw_bits(0, self.seed, "")  # too large a seed must fail before a layer belongs to this network
         self.backend = backend
-        self.events = bool(events)
+        self.events, self.amp = bool(events), bool(amp)
         self._ops = backends.load(backend)
         self.layers = layers
         for position, layer in enumerate(layers):
@@ -169,7 +177,7 @@ class Sequential:
             A shape that does not fit (the layer is named), NaN or infinity in images or parameters, ``num_steps`` below 1.
         """
         self._last = None  # free the caches of an earlier forward, and leave none if this one fails
-        call = self._call(images, num_steps, **self._mode())
+        call = self._call(images, num_steps, amp=self.amp, **self._mode())
         outputs = call.forward()
         self._last = call
         return outputs
@@ -219,8 +227,8 @@ class Sequential:
         spikes : (T, B, ...)
         """
         truncate = None if truncate is None else positive_int("truncate", truncate)
-        arenas = self._arenas if isinstance(loss_fn, Loss) else None
-        call = self._call(images, num_steps, arenas=arenas, truncate=truncate, **self._mode())
+        arenas = self._arenas if isinstance(loss_fn, Loss) and not self.amp else None  # memory that is kept saves none
+        call = self._call(images, num_steps, arenas=arenas, amp=self.amp, truncate=truncate, **self._mode())
         if not isinstance(loss_fn, Loss):
             spikes, membrane = call.forward()
             loss, dspikes, dmembrane = loss_fn(spikes, membrane, labels)
@@ -380,13 +388,14 @@ class Sequential:
             "seed": self.seed,
             "dtype": self.dtype.name,
             "events": self.events,
+            "amp": self.amp,
         }
 
     @classmethod
     def from_config(cls, config: dict, backend: str = "cpu") -> Sequential:
         """Build the network that ``config`` described, with the initial weights of its seed."""
         layers = [from_config(layer) for layer in config["layers"]]
-        options = {key: config[key] for key in ("seed", "dtype", "events")}
+        options = {key: config[key] for key in ("seed", "dtype", "events", "amp") if key in config}
         return cls(*layers, backend=backend, **options)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -408,10 +417,13 @@ class Sequential:
         self.draws += 1
         return {"training": True, "updates": True, "draw": self.draws - 1}
 
-    def _call(self, images, num_steps, plain: bool = False, arenas: list[Arena] | None = None, **options) -> Call:
+    def _call(
+        self, images, num_steps, plain: bool = False, arenas: list[Arena] | None = None, amp: bool = False, **options
+    ) -> Call:
         """Check the arguments of a public call and work out what its blocks share; ``options`` of its ``Run``.
 
-        ``plain``: no spikes as bits, and nothing fused. ``arenas``: where what is kept may live until the next call.
+        ``plain``: no spikes as bits, and nothing fused. ``arenas``: where what is kept may live until the next call. ``amp``:
+        keep it in half precision.
         """
         static = num_steps is not None
         x = self._check_images(images, static)
@@ -420,12 +432,12 @@ class Sequential:
         for layer in self.layers:
             shapes.append(layer.output_shape(shapes[-1]))
         for parameter in self._all_parameters():
-            if not np.isfinite(parameter.value).all():
+            if not all_finite(parameter.value):
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
         # A copy: the caller may change the images before backward reads them.
         x = np.array(channel_last(x[None] if static else x), order="C")
         run, events = Run(num_steps, **options), self.events and not plain
-        return Call(self.layers, self._ops, self.dtype, x, static, run, events, shapes, arenas)
+        return Call(self.layers, self._ops, self.dtype, x, static, run, events, shapes, amp, arenas)
 
     def _check_images(self, images, static: bool) -> np.ndarray:
         images = np.asarray(images)

@@ -26,9 +26,9 @@ import numpy as np
 from . import parallel
 from .layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, Neuron
 from .layers.base import Plan
-from .layers.normalization import BatchNorm, Centred, Normalised
+from .layers.normalization import BatchNorm, Centred, Normalised, Summed
 from .ops.events import SpikeWords
-from .ops.simd import Arena, scratch
+from .ops.simd import Arena, empty, scratch
 
 __all__ = ["Call", "Run", "block_size", "channel_first", "channel_last", "membrane_of"]
 
@@ -80,6 +80,7 @@ class Call:
     run: Run
     events: bool
     shapes: list[tuple[int, ...]]  # (C, H, W) or (F,): of each layer's input, and of the output
+    amp: bool = False  # what waits for the backward pass waits in half precision
     arenas: list[Arena] | None = None  # where blocks that pass a joint keep their arrays, if these need not outlive the call
     spikes: SpikeWords | None = field(init=False)  # x, where it is spikes and the first layer reads bits
     prepared: list[Any] = field(init=False)  # what each layer works out once for all blocks
@@ -216,14 +217,20 @@ class Call:
 
     def _through(self, i, lo, hi, watch=None, states=None) -> tuple[Any, list]:
         """Block i through layers lo ... hi - 1 -> the last one's output, and what each of them keeps."""
-        x = self._input(i) if lo == 0 else self._inputs[i]
+        if lo == 0:
+            x = self._input(i)
+        else:
+            x, self._inputs[i] = self._inputs[i], None
         kept = []
         run = replace(self.run, first=self.blocks[i].start, states=self.run.states if states is None else states)
         for k in range(lo, hi):
             layer, prepared = self.layers[k], self.prepared[k]
             extra = {"y": np.ascontiguousarray(self.whole[k][:, self.blocks[i]])} if k in self.whole else {}
             if isinstance(x, Normalised) and not getattr(prepared, "fused", 0):
-                x = x.array(self.ops)
+                y = x.array(self.ops)
+                if self.amp:
+                    x.halved()
+                x = y
             x, keep = layer.forward(self.ops, prepared, x, run, **extra)
             kept.append(keep)
             if watch:
@@ -255,8 +262,10 @@ class Call:
                 return
 
             def block_backward(i, grads, lo=lo, joint=joint):
-                with self.memory(i):
-                    self._dys[i] = self._back(self._dys[i], self._heads[i], lo, joint, grads, input_grad)
+                with contextlib.nullcontext() if self.arenas is None else scratch():
+                    dy = self._back(self._dys[i], self._heads[i], lo, joint, grads, input_grad)
+                    with self.memory(i):
+                        self._dys[i] = dy if self.arenas is None else _moved(dy)
 
             self.over_lanes(block_backward, lo, joint)
 
@@ -302,6 +311,16 @@ def _settled(x, ops):
     return x.array(ops) if isinstance(x, (Normalised, Centred)) else x
 
 
+def _moved(dy):
+    """-> a gradient's copy in the memory now in use."""
+    if dy is None:
+        return None
+    array = dy.dy if isinstance(dy, Summed) else dy
+    copy = empty(array.shape, array.dtype)
+    copy[...] = array
+    return Summed(copy, dy.sums) if isinstance(dy, Summed) else copy
+
+
 def _copied(x):
     """-> a copy that outlives the block's memory."""
     return SpikeWords(x.words.copy(), x.num_steps) if isinstance(x, SpikeWords) else x.copy()
@@ -314,7 +333,8 @@ def make_plans(call: Call) -> tuple[list[Plan], bool]:
     smooth numbers. What is fused or computed again knows neither a state from outside nor one that is detached on the way.
     """
     layers, shapes, run = call.layers, call.shapes, call.run
-    plans = [Plan(shape, call.dtype) for shape in shapes[:-1]]
+    plans = [Plan(shape, call.dtype, amp=call.amp) for shape in shapes[:-1]]
+    plans[-1].amp = False  # its membrane is given out
     if not hasattr(call.ops, "conv2d_forward_events"):
         return plans, False
     for i, (layer, after) in enumerate(zip(layers, layers[1:], strict=False)):

@@ -81,6 +81,7 @@ class Plan:
     fused: int = 0  # neuron: K of the max-pool that its spikes go through at once (1 for none); 0 where nothing is fused
     lazy: bool = False  # batch normalisation: hand its output on as Normalised
     passes: bool = False  # MaxPool2d: the neuron before it has pooled already
+    amp: bool = False  # neuron: keep what backward needs in half precision
     whole: bool = False  # Linear: take the whole batch at once
 
 

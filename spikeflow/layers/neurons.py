@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.events import Awaited, Fired, SpikeWords
+from ..ops.half import halved
 from ..ops.neurons.model import COMMON, RESETS, Model, Trajectory
 from ..ops.surrogate import Surrogate, atan, from_config
 from .base import Layer
-from .normalization import Normalised, Summed, as_it_is
+from .normalization import Normalised, Summed, as_it_is, widened
 
 __all__ = ["Alpha", "Lapicque", "Leaky", "LeakyIntegrator", "Neuron", "Synaptic"]
 
@@ -33,6 +34,7 @@ class Kept:
     x: np.ndarray | None = None  # (T or 1, M), where backward needs it
     smooth: bool = False
     truncate: int | None = None
+    bits: np.ndarray | None = None  # the spikes of a fused neuron whose x is in half precision
 
     @property
     def membrane(self) -> np.ndarray:
@@ -50,6 +52,7 @@ class Prepared:
     shape: tuple[int, ...]  # of a sample, channel first
     packs: bool
     recomputes: bool  # may a constant current replace the membrane?
+    amp: bool = False  # keep what backward needs in half precision
     fused: int = 0  # K of the max-pool that the spikes go through at once, 1 for none: see ops.neurons.pooled
 
 
@@ -212,13 +215,16 @@ class Neuron(Layer):
         }  # fmt: skip
         one = np.ones(F if wide else 1)
         params = np.array([row * one for row in (*self.common(values), *self.own(values))]).astype(plan.dtype)
-        return Prepared(self.model, params, values, plan.shape, plan.packs, plan.recomputes, plan.fused)
+        return Prepared(self.model, params, values, plan.shape, plan.packs, plan.recomputes, plan.amp, plan.fused)
 
     # ---------------------------------------------------------------------------------------------- running
 
     def forward(self, ops, prepared, x, run):
         if isinstance(x, Fired):
-            return x.spikes, Kept(Trajectory(x.membrane), x.spikes.shape, prepared.params)
+            trajectory = Trajectory(x.membrane)
+            if prepared.amp:
+                trajectory = _halved(trajectory, float(prepared.params[0, 0]), False)
+            return x.spikes, Kept(trajectory, x.spikes.shape, prepared.params)
         if prepared.fused:
             return self._forward_fused(ops, prepared, x, run.num_steps)
         T, shape, rows = run.num_steps, x.shape[1:], x.reshape(len(x), -1)
@@ -227,6 +233,8 @@ class Neuron(Layer):
             prepared.model, rows, T, prepared.params, run.states.get(self.name), run.smooth, prepared.packs, keep,
             self._learns_own, **run.frozen(self),
         )  # fmt: skip
+        if prepared.amp and keep and prepared.params.shape[1] == 1:
+            trajectory = _halved(trajectory, float(prepared.params[0, 0]), self.model.key.node)
         kept = Kept(
             trajectory, x.shape, prepared.params, rows if self._reads_input or not keep else None, run.smooth, run.truncate
         )
@@ -237,15 +245,19 @@ class Neuron(Layer):
     def _forward_fused(self, ops, prepared, x, num_steps):
         x = x if isinstance(x, Normalised) else as_it_is(x)
         images = x.x.reshape(*x.shape[:2], *(1,) * (5 - len(x.shape)), *x.shape[2:])
-        words = ops.neuron_pool_forward(prepared.model, images, x.scale, x.shift, num_steps, prepared.params, prepared.fused)
+        bits = ops.spike_bits(num_steps, *images.shape[1:]) if prepared.amp else None
+        options = num_steps, prepared.params, prepared.fused, bits
+        words = ops.neuron_pool_forward(prepared.model, images, x.scale, x.shift, *options)
         shape = words.shape if len(x.shape) == 5 else (len(words), *x.shape[1:])
-        return SpikeWords(words.reshape(shape), num_steps), Kept(None, (num_steps, *shape[1:]), prepared.params, x)
+        x = x.halved() if prepared.amp else x
+        kept = Kept(None, (num_steps, *shape[1:]), prepared.params, x, bits=bits)
+        return SpikeWords(words.reshape(shape), num_steps), kept
 
     def _backward_fused(self, ops, prepared, dy, kept):
         x = kept.x
         one = (1,) * (5 - len(x.shape))
-        images, dy = x.x.reshape(*x.shape[:2], *one, *x.shape[2:]), dy.reshape(*dy.shape[:2], *one, *dy.shape[2:])
-        numbers = x.scale, x.shift, x.mean, len(dy), prepared.params, prepared.fused
+        images, dy = widened(x.x).reshape(*x.shape[:2], *one, *x.shape[2:]), dy.reshape(*dy.shape[:2], *one, *dy.shape[2:])
+        numbers = x.scale, x.shift, x.mean, len(dy), prepared.params, prepared.fused, kept.bits
         dx, sums = ops.neuron_pool_backward(prepared.model, dy, images, *numbers)
         dx = dx.reshape(x.shape)
         return dx if x.plain else Summed(dx, sums)
@@ -267,8 +279,9 @@ class Neuron(Layer):
         if kept.trajectory is None:
             return ops.leaky_backward_static(dy.reshape(len(dy), -1), kept.x, *self.plain()).reshape(kept.shape)
         rows = [None if d is None else d.reshape(len(d), -1) for d in (dy, dmembrane)]
+        trajectory = Trajectory(*(widened(array) for array in kept.trajectory))
         dx, dparams = ops.neuron_backward(
-            prepared.model, *rows, kept.trajectory, kept.shape[0], prepared.params, kept.x, self._wanted(prepared.model),
+            prepared.model, *rows, trajectory, kept.shape[0], prepared.params, kept.x, self._wanted(prepared.model),
             kept.truncate, smooth=kept.smooth,
         )  # fmt: skip
         self._add(prepared, dparams, grads)
@@ -540,6 +553,14 @@ def a_surrogate(name: str, value, default: Callable[[], Surrogate]) -> Surrogate
     if not isinstance(value, Surrogate):
         raise TypeError(f"{name} must come from spikeflow.surrogate, such as {default.__name__}(), got {value!r}")
     return value
+
+
+def _halved(trajectory: Trajectory, threshold: float, node: bool) -> Trajectory:
+    """-> the same in half precision; what is compared with the threshold stays on its side of it."""
+    membrane = halved(trajectory.membrane) if node else halved(trajectory.membrane, threshold)
+    before = trajectory.before if trajectory.before is None else halved(trajectory.before, threshold, inclusive=node)
+    states = trajectory.states if trajectory.states is None else halved(trajectory.states)
+    return trajectory._replace(membrane=membrane, before=before, states=states)
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import parallel
+from ..ops.half import Halved, halved
 from .base import Layer, positive_int
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "Centred", "Normalised", "Summed"]
@@ -25,6 +26,7 @@ class Normalised(NamedTuple):
     shift: np.ndarray
     mean: np.ndarray
     plain: bool = False  # no normalisation at all
+    shared: tuple[list, int] | None = None  # where the normalisation keeps x, too
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,6 +36,14 @@ class Normalised(NamedTuple):
         """-> the numbers themselves (T, B, ..., C)."""
         rows = self.x.reshape(-1, len(self.scale))
         return ops.batch_norm_forward(rows, self.scale, self.shift).reshape(self.x.shape)
+
+    def halved(self) -> Normalised:
+        """-> the same with x in half precision, which is then what the normalisation keeps as well."""
+        half = halved(self.x)
+        if self.shared is not None:
+            kept, i = self.shared
+            kept[i] = half
+        return self._replace(x=half)
 
 
 def as_it_is(x: np.ndarray) -> Normalised:
@@ -58,9 +68,13 @@ class Centred(NamedTuple):
 
     def array(self, ops) -> np.ndarray:
         """-> the numbers themselves (T, B, ..., C)."""
-        C = self.x.shape[-1]
-        dx = ops.batch_norm_backward(self.dy.reshape(-1, C), self.x.reshape(-1, C), *self.coefficients)
-        return dx.reshape(self.x.shape)
+        C, x = self.x.shape[-1], widened(self.x)
+        return ops.batch_norm_backward(self.dy.reshape(-1, C), x.reshape(-1, C), *self.coefficients).reshape(x.shape)
+
+
+def widened(x: np.ndarray | Halved) -> np.ndarray:
+    """-> the numbers, whatever precision they were kept in."""
+    return x.array() if isinstance(x, Halved) else x
 
 
 class BatchNorm(Layer):
@@ -169,8 +183,10 @@ class BatchNorm(Layer):
         mean, var = center + first, np.maximum(second - first**2, 0)  # (1), (2)
         if run.updates:
             self._follow(mean, var, n * (run.num_steps // len(xs[0])))
+        kept = list(xs)
         ys = [self._normalised(x, mean, var) for x in xs]
-        return [y for y, _ in ys], (*ys[0][0][1:4], ys[0][1], n, xs)
+        blocks = [y._replace(shared=(kept, i)) for i, (y, _) in enumerate(ys)]
+        return blocks, (*ys[0][0][1:4], ys[0][1], n, kept)
 
     def _follow(self, mean, var, n) -> None:
         """Move the running estimates towards the statistics of a batch of n rows."""
@@ -199,7 +215,7 @@ class BatchNorm(Layer):
     def _summed(ops, dy, x, mean) -> Summed:
         if isinstance(dy, Summed):
             return dy
-        C = len(mean)
+        C, x = len(mean), widened(x)
         return Summed(dy, ops.batch_norm_backward_sums(dy.reshape(-1, C), x.reshape(-1, C), mean))
 
     def _add(self, sums, inverse, grads) -> None:

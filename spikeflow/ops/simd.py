@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+CHUNK = 2**20  # bytes of an arena's chunk, at least
 WORD = ir.IntType(32)
 ELEMENTS = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "int32": WORD, "uint32": WORD}
 
@@ -177,7 +178,7 @@ def _spread(builder, x, vector):
 def table_operations(dtype: np.dtype) -> SimpleNamespace:
     """-> intrinsics on tables of ``lanes`` numbers of 4 bytes, each table one vector; ``lanes`` is 2 to the power ``bits``.
 
-    ``add_subset(a, i, bit, x)``             a[i + e] += x for those e < lanes in which that bit is 1
+    ``add_masked(a, i, x, mask, j)``         a[i + e] += x for those e < lanes with all bits set in mask[j + e], uint32; 0 elsewhere
     ``add_chosen(a, i, b, j, index, k)``     a[i + e] += b[j + index[k + e] mod lanes] for e < lanes, index uint32
     ``drop_bits(index, k)``                  index[k : k + lanes] >>= bits
     ``transpose(a, i, b, j, stride)``        a[i + e lanes + f] = b[j + f stride + e] for e, f < lanes
@@ -191,19 +192,16 @@ def table_operations(dtype: np.dtype) -> SimpleNamespace:
     index_place = functools.partial(_place, vector=chosen)
 
     @intrinsic
-    def add_subset(typing_context, a, i, bit, x):
+    def add_masked(typing_context, a, i, x, mask, j):
         def generate(context, builder, signature, args):
             target = place(context, builder, a, *args[:2])
-            one = builder.shl(ir.Constant(WORD, 1), builder.trunc(args[2], WORD))
-            having = builder.and_(ir.Constant(chosen, list(range(lanes))), _spread(builder, one, chosen))
-            zeros = ir.Constant(vector, [dtype.type(0).item()] * lanes)
-            addend = builder.select(
-                builder.icmp_unsigned("!=", having, ir.Constant(chosen, [0] * lanes)), _spread(builder, args[3], vector), zeros
-            )
+            having = builder.load(index_place(context, builder, mask, *args[3:]), align=4)
+            everywhere = builder.bitcast(_spread(builder, args[2], vector), chosen)
+            addend = builder.bitcast(builder.and_(everywhere, having), vector)
             builder.store(plus(builder, builder.load(target, align=4), addend), target, align=4)
             return context.get_dummy_value()
 
-        return types.void(a, types.uintp, types.uintp, numba.from_dtype(dtype)), generate
+        return types.void(a, types.uintp, numba.from_dtype(dtype), mask, types.uintp), generate
 
     @intrinsic
     def add_chosen(typing_context, a, i, b, j, index, k):
@@ -241,7 +239,7 @@ def table_operations(dtype: np.dtype) -> SimpleNamespace:
         return types.void(a, types.uintp, b, types.uintp, types.uintp), generate
 
     return SimpleNamespace(
-        lanes=lanes, bits=bits, add_subset=add_subset, add_chosen=add_chosen, drop_bits=drop_bits, transpose=transpose
+        lanes=lanes, bits=bits, add_masked=add_masked, add_chosen=add_chosen, drop_bits=drop_bits, transpose=transpose
     )
 
 
@@ -352,39 +350,41 @@ def tile_shape(dtype: np.dtype, outputs: int) -> tuple[int, int]:
 
 
 class Arena:
-    """Reusable memory: one buffer, in use up to ``top``.
+    """Reusable memory: chunks, in use up to place ``top`` of chunk ``current``.
 
     Blocks ask for the same arrays in the same order, so that the arrays themselves are kept too, by place, shape and type: making
     one anew costs more than a microsecond, and a block makes dozens.
     """
 
     def __init__(self):
-        self.buffer = np.empty(0, np.uint8)
-        self.top = self.wanted = 0
+        self.chunks: list[np.ndarray] = []
+        self.current = self.top = 0
         self.arrays = {}
 
-    def clear(self) -> None:
-        """Forget what was handed out, and make room for as much, if it did not fit."""
-        if self.wanted > len(self.buffer):
-            self.buffer = np.empty(0, np.uint8)  # the old one may go before the new one comes
-            self.arrays = {}
-            self.buffer = _aligned(self.wanted)
-        self.top = self.wanted = 0
+    @property
+    def size(self) -> int:
+        """Bytes, in use or not."""
+        return sum(len(chunk) for chunk in self.chunks)
 
-    def take(self, shape: tuple[int, ...], dtype) -> np.ndarray | None:
-        """-> an array, or None if it does not fit."""
-        key = self.top, shape, dtype
-        array, size = self.arrays.get(key, (None, 0))
-        if array is None:
+    def clear(self) -> None:
+        """Take back all that was handed out."""
+        self.current = self.top = 0
+
+    def take(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """-> an array, from the first chunk on in which there is room for it."""
+        key = self.current, self.top, shape, dtype
+        found = self.arrays.get(key)
+        if found is None:
             size = _padded_size(shape, dtype)
-            if self.top + size <= len(self.buffer):
-                array = _as_array(self.buffer[self.top : self.top + size], shape, dtype)
-                if len(self.arrays) > 10_000:  # calls of ever new shapes
-                    self.arrays = {}
-                self.arrays[key] = array, size
-        self.wanted += size
-        if array is not None:
-            self.top += size
+            while self.current < len(self.chunks) and self.top + size > len(self.chunks[self.current]):
+                self.current, self.top = self.current + 1, 0
+            if self.current == len(self.chunks):
+                self.chunks.append(_aligned(max(size, self.size // 4, CHUNK)))
+            array = _as_array(self.chunks[self.current][self.top : self.top + size], shape, dtype)
+            if len(self.arrays) > 10_000:  # calls of ever new shapes
+                self.arrays = {}
+            found = self.arrays[key] = array, self.current, self.top + size
+        array, self.current, self.top = found
         return array
 
 
@@ -423,8 +423,9 @@ def scratch(arena: Arena | None = None):
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     """An uninitialised C-contiguous array that begins at a multiple of 64 bytes."""
-    array = None if _thread.arena is None else _thread.arena.take(shape, dtype)
-    return _as_array(_aligned(_padded_size(shape, dtype)), shape, dtype) if array is None else array
+    if _thread.arena is not None:
+        return _thread.arena.take(shape, dtype)
+    return _as_array(_aligned(_padded_size(shape, dtype)), shape, dtype)
 
 
 def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:

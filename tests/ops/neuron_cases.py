@@ -65,6 +65,8 @@ class Case:
         """-> x (T or 1, M), dspikes, dmembrane (T, M), all float64."""
         rng = np.random.default_rng(list(str(replace(self, truncate=None)).encode()))
         x = rng.normal(0.35, 0.6, (1 if self.static else T, SAMPLES * FEATURES))
+        if self.model.key.node:
+            x *= 2  # the leak takes its share of the input too
         return x, *rng.normal(size=(2, T, SAMPLES * FEATURES))
 
 

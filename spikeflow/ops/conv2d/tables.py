@@ -176,6 +176,7 @@ def _forward(frames, T, units, scale, bias, shape, stride, padding):
         empty((chunk * L * frames.groups * Q * LANES,), WHOLE),
         empty((band * width * LANES * F,), WHOLE),
         empty((LANES * LANES,), WHOLE),
+        _subsets(),
     )
     y = empty((T, frames.samples, height, width, O), SINGLE)
     numbers = scale[:O], np.zeros(O, SINGLE) if bias is None else bias
@@ -193,7 +194,16 @@ def _dweight(dy, steps, itemsize, stride, padding, sums):
     chunk = _even(height * J, max(1, TABLES // (S * fields)))
     geometry = fields, stride, padding, chunk, 8 * itemsize
     memory = empty((chunk * S * fields * Q * LANES,), SINGLE)
-    make_dweight(_tile(steps.shape[-1]))(dy, steps.reshape(-1), steps.shape, geometry, memory, sums)
+    make_dweight(_tile(steps.shape[-1]))(dy, steps.reshape(-1), steps.shape, geometry, _subsets(), memory, sums)
+
+
+@functools.cache
+def _subsets():
+    """-> masks (GROUP LANES) of the places of a table: all bits of [bit LANES + e] are set where ``bit`` of e is."""
+    bits, places = np.arange(GROUP)[:, None], np.arange(LANES)
+    masks = lasting_zeros((GROUP * LANES,), INDEX)
+    masks[...] = np.where(places >> bits & 1, -1, 0).astype(INDEX).reshape(-1)
+    return masks
 
 
 def _even(n, most):
@@ -304,18 +314,20 @@ def make_steps():
 def make_forward(G, R):
     """-> the kernel of (1) for words of G groups, with a register tile of R vectors of frames x Q outputs."""
     operations, vectors = table_operations(WHOLE), vector_operations(WHOLE)
-    add_chosen, add_subset, drop_bits, transpose = (
-        operations.add_chosen, operations.add_subset, operations.drop_bits, operations.transpose,
+    add_chosen, add_masked, drop_bits, transpose = (
+        operations.add_chosen, operations.add_masked, operations.drop_bits, operations.transpose,
     )  # fmt: skip
     copy, clear, copy_index = vectors.copy, vectors.clear, vector_operations(INDEX).copy
     registers, indices, one = stack_array(WHOLE, R * Q * LANES), stack_array(INDEX, R * LANES), stack_array(WHOLE, LANES)
-    held, bases = stack_array(WHOLE, Q * LANES), stack_array(np.dtype(U), Q)
+    held, bases, masks = stack_array(WHOLE, Q * LANES), stack_array(np.dtype(U), Q), stack_array(INDEX, GROUP * LANES)
 
     @inline
-    def fill_tables(units, V, first, k, low, high, geometry, O, tables):
+    def fill_tables(units, V, first, k, low, high, geometry, O, subsets, tables):
         """tables (L, high - low, G, Q, LANES) flat: the sums of the weights of kernel row k, for outputs first ... first + Q - 1."""
         K, L, C, _, _, _, _ = geometry
-        table, starts, at = one(), bases(), U(0)
+        table, mask, starts, at = one(), masks(), bases(), U(0)
+        for bit in range(GROUP):
+            copy_index(mask, U(bit * LANES), subsets, U(bit * LANES))
         for q in range(Q):
             o = min(first + q, O - 1)  # beyond the last output it does not matter
             starts[q] = U((o // V * K + k) * L * C * V + o % V)
@@ -328,10 +340,10 @@ def make_forward(G, R):
                         clear(table, U(0))
                         if c + GROUP <= C:
                             for bit in range(GROUP):
-                                add_subset(table, U(0), U(bit), units[starts[q] + place + U(bit * V)])
+                                add_masked(table, U(0), units[starts[q] + place + U(bit * V)], mask, U(bit * LANES))
                         else:
                             for bit in range(C - c):
-                                add_subset(table, U(0), U(bit), units[starts[q] + place + U(bit * V)])
+                                add_masked(table, U(0), units[starts[q] + place + U(bit * V)], mask, U(bit * LANES))
                         copy(tables, at, table, U(0))
                         at += U(LANES)
 
@@ -388,7 +400,7 @@ def make_forward(G, R):
         H, W, words, F = shape
         K, L, _, stride, padding, band, chunk = geometry
         height, width, O = y.shape[2:]
-        tables, sums, square = memory
+        tables, sums, square, subsets = memory
         for first in range(0, O, LANES):
             count = min(LANES, O - first)
             for top in range(0, height, band):
@@ -398,7 +410,7 @@ def make_forward(G, R):
                     for k in range(K):
                         for low in range(0, words, chunk):
                             high = min(low + chunk, words)
-                            fill_tables(units, V, first + o, k, low, high, geometry, O, tables)
+                            fill_tables(units, V, first + o, k, low, high, geometry, O, subsets, tables)
                             for frame in range(0, F, R * LANES):
                                 for i in range(top, bottom):
                                     row = i * stride + k - padding
@@ -419,18 +431,20 @@ def make_forward(G, R):
 def make_dweight(R):
     """-> the kernel of (3) with a register tile of R vectors of channels x Q outputs."""
     operations, vectors = table_operations(SINGLE), vector_operations(SINGLE)
-    add_chosen, add_subset, drop_bits = operations.add_chosen, operations.add_subset, operations.drop_bits
+    add_chosen, add_masked, drop_bits = operations.add_chosen, operations.add_masked, operations.drop_bits
     copy, clear, add, copy_index = vectors.copy, vectors.clear, vectors.add, vector_operations(INDEX).copy
     registers, indices, one = stack_array(SINGLE, R * Q * LANES), stack_array(INDEX, R * LANES), stack_array(SINGLE, LANES)
-    held, places = stack_array(SINGLE, Q * LANES), stack_array(np.dtype(U), Q)
+    held, places, masks = stack_array(SINGLE, Q * LANES), stack_array(np.dtype(U), Q), stack_array(INDEX, GROUP * LANES)
 
     @inline
-    def fill_tables(dy, b, first, sites, S, J, geometry, tables):
+    def fill_tables(dy, b, first, sites, S, J, geometry, subsets, tables):
         """tables (sites, S, fields, Q, LANES) flat: the sums over groups of steps of sample b, for outputs first ... first + Q - 1."""
         T, B, height, width, O = dy.shape
         fields, _, _, _, size = geometry
         flat, image, groups = dy.reshape(-1), U(B * height * width * O), (size + GROUP - 1) // GROUP
-        table, outputs = one(), places()
+        table, mask, outputs = one(), masks(), places()
+        for bit in range(GROUP):
+            copy_index(mask, U(bit * LANES), subsets, U(bit * LANES))
         for q in range(Q):
             outputs[q] = U(min(first + q, O - 1))  # beyond the last output it does not matter
         for site in range(sites[0], sites[1]):
@@ -446,10 +460,10 @@ def make_dweight(R):
                         clear(table, U(0))
                         if taken == GROUP:
                             for bit in range(GROUP):
-                                add_subset(table, U(0), U(bit), flat[place + outputs[q] + U(bit) * image])
+                                add_masked(table, U(0), flat[place + outputs[q] + U(bit) * image], mask, U(bit * LANES))
                         else:
                             for bit in range(taken):
-                                add_subset(table, U(0), U(bit), flat[place + outputs[q] + U(bit) * image])
+                                add_masked(table, U(0), flat[place + outputs[q] + U(bit) * image], mask, U(bit * LANES))
                         copy(tables, at, table, U(0))
                         at += U(LANES)
                     place += U(O)
@@ -490,7 +504,7 @@ def make_dweight(R):
                     add(sums, to[0] + U(o) * to[1] + U(r * LANES), acc, U((r * Q + o) * LANES))
 
     @kernel(R)
-    def conv2d_dweight_tables_kernel(dy, index, shape, geometry, tables, sums):
+    def conv2d_dweight_tables_kernel(dy, index, shape, geometry, subsets, tables, sums):
         """dy (T, B, H', W', O), index of ``spike_steps``, flat, of ``shape`` -> adds into sums (O, K, L, C')."""
         B, H, L, J, S, C = shape
         fields, stride, padding, chunk, _ = geometry
@@ -500,7 +514,7 @@ def make_dweight(R):
             for low in range(0, height * J, chunk):
                 high = min(low + chunk, height * J)
                 for first in range(0, O, Q):
-                    fill_tables(dy, b, first, (low, high), S, J, geometry, tables)
+                    fill_tables(dy, b, first, (low, high), S, J, geometry, subsets, tables)
                     for k in range(K):
                         # Output rows whose tap k lies in the image: 0 <= i stride + k - padding < H.
                         lowest, beyond = (padding - k + stride - 1) // stride, (H - 1 + padding - k) // stride + 1
@@ -524,7 +538,8 @@ def make_dweight(R):
 @functools.cache
 def make_dx_wide(dtype, R, V):
     """-> the kernel of (4) for a linear layer, some features of it, with a register tile of R frames x V features."""
-    tile, single = _make_dx_tile(dtype, R, V), _make_dx_tile(dtype, 1, V)
+    tile, single, vectors = _make_dx_tile(dtype, R, V), _make_dx_tile(dtype, 1, V), vector_operations(dtype)
+    copy, lanes = vectors.copy, vectors.lanes
 
     @kernel(dtype, R, V)
     def linear_dx_wide_kernel(panels, weight, offsets, packed, dx):
@@ -537,10 +552,12 @@ def make_dx_wide(dtype, R, V):
                 for block in range(len(packed)):
                     out, first = packed[block], block * V
                     taken = min(V, F - first) if p * DEPTH + o < O else 0
-                    for f in range(taken):
-                        out[U(o * V + f)] = weight[p * DEPTH + o, first + f]
-                    for f in range(taken, V):
-                        out[U(o * V + f)] = 0
+                    if taken == V:
+                        for f in range(0, V, lanes):
+                            copy(out, U(o * V + f), weight[p * DEPTH + o], U(first + f))
+                    else:
+                        for f in range(V):
+                            out[U(o * V + f)] = weight[p * DEPTH + o, first + f] if f < taken else 0
             for block in range(len(packed)):
                 n = 0
                 while n < N:

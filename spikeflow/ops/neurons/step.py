@@ -27,7 +27,7 @@ from ..jit import inline
 from .model import COMMON, Key, scalar
 from .resets import at_once
 
-__all__ = ["make_start", "make_step", "make_step_backward", "resets_at_once"]
+__all__ = ["make_forced_step", "make_start", "make_step", "make_step_backward", "resets_at_once"]
 
 ZERO, ONE = np.float32(0), np.float32(1)
 OWN = len(COMMON)
@@ -87,6 +87,25 @@ def make_step(key: Key, smooth, primitive):
         return new, new[-1], False, ZERO
 
     return inline(advance if key.fires else integrate)
+
+
+def make_forced_step(key: Key):
+    """-> force(state, x, fires, edges, p): the new state and u[t] of a neuron that fires as ``fires`` says, whatever u[t] is.
+
+    For a run from rounded currents. u[t] is moved where it has to be: to at least edges[0], the lowest u that fires, or to at most
+    edges[1], the highest that does not.
+    """
+    own, settle, settles = inline(own_step(key)[0]), inline(settling(key)[0]), resets_at_once(key)
+
+    def force(state, x, fires, edges, p):
+        threshold = p[0]
+        r = state[-1] > threshold  # (S2)
+        new = own(state, x, r, threshold, p[OWN:])  # (S3)
+        u = max(new[-1], edges[0]) if fires else min(new[-1], edges[1])
+        last = settle(u, ONE if fires else ZERO, r, threshold, p[OWN:]) if settles else u  # (S6)
+        return new[:-1] + (last,), u
+
+    return inline(force)
 
 
 def make_step_backward(key: Key, smooth, primitive, derivative):
