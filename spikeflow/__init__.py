@@ -12,19 +12,26 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import datasets, encoding, losses, metrics, optim, plotting, surrogate
+    from . import datasets, encoding, losses, metrics, optim, plotting, schedulers, surrogate
     from .checkpoint import load
     from .finite_differences import gradcheck
     from .layers import (
         Alpha,
+        AvgPool2d,
+        BatchNorm1d,
+        BatchNorm2d,
         Conv2d,
+        Dropout,
         Flatten,
+        IFNode,
         Lapicque,
         Leaky,
         LeakyIntegrator,
+        LIFNode,
         Linear,
         MaxPool2d,
         Parameter,
+        ParametricLIFNode,
         RLeaky,
         RSynaptic,
         Synaptic,
@@ -33,17 +40,24 @@ if TYPE_CHECKING:
     from .parallel import get_num_threads, set_num_threads
     from .recurrences import explain
 
-_MODULES = ("datasets", "encoding", "losses", "metrics", "optim", "plotting", "surrogate")
+_MODULES = ("datasets", "encoding", "losses", "metrics", "optim", "plotting", "schedulers", "surrogate")
 _NAMES = {
     "Alpha": "layers",
+    "AvgPool2d": "layers",
+    "BatchNorm1d": "layers",
+    "BatchNorm2d": "layers",
     "Conv2d": "layers",
+    "Dropout": "layers",
     "Flatten": "layers",
+    "IFNode": "layers",
+    "LIFNode": "layers",
     "Lapicque": "layers",
     "Leaky": "layers",
     "LeakyIntegrator": "layers",
     "Linear": "layers",
     "MaxPool2d": "layers",
     "Parameter": "layers",
+    "ParametricLIFNode": "layers",
     "RLeaky": "layers",
     "RSynaptic": "layers",
     "Sequential": "network",
@@ -57,14 +71,21 @@ _NAMES = {
 
 __all__ = [
     "Alpha",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Conv2d",
+    "Dropout",
     "Flatten",
+    "IFNode",
+    "LIFNode",
     "Lapicque",
     "Leaky",
     "LeakyIntegrator",
     "Linear",
     "MaxPool2d",
     "Parameter",
+    "ParametricLIFNode",
     "RLeaky",
     "RSynaptic",
     "Sequential",
@@ -80,6 +101,7 @@ __all__ = [
     "metrics",
     "optim",
     "plotting",
+    "schedulers",
     "set_num_threads",
     "surrogate",
 ]

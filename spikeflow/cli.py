@@ -15,6 +15,11 @@ from ._version import __version__
 
 __all__ = ["main"]
 
+CHECKED_CHANNELS = 4  # finite differences of 13 million weights would say no more
+DATA_DIR = (
+    "folder with the data set's four IDX files (default: MNIST's are embedded, Fashion-MNIST's are looked for and downloaded)"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; -> exit status: 0, 1 (a check failed), 2 (bad input), 130 (interrupted)."""
@@ -37,20 +42,39 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a network on its data set and write a run folder")
     train.set_defaults(command=_train)
-    train.add_argument("preset", help="what to train: csnn-mnist (snnTorch's Tutorial 6), fcn-mnist (its Tutorial 5)")
+    train.add_argument(
+        "preset",
+        help="what to train: csnn-mnist (snnTorch's Tutorial 6), fcn-mnist (its Tutorial 5), "
+        "csnn-fashion (SpikingJelly's Fashion-MNIST example)",
+    )
     train.add_argument("--epochs", type=int, help="passes over the training set")
     train.add_argument("--batch-size", type=int, help="samples per step")
-    train.add_argument("--lr", type=float, help="learning rate")
-    train.add_argument("--num-steps", type=int, help="time steps that an image is shown")
+    train.add_argument("--num-steps", "--T", type=int, help="time steps that an image is shown")
     train.add_argument("--max-iterations", type=int, help="stop after so many steps")
-    train.add_argument("--eval-every", type=int, default=50, help="steps between evaluations (default 50)")
+    train.add_argument(
+        "--eval-every", type=int, help="steps between evaluations (default 50; csnn-fashion is evaluated after each epoch)"
+    )
     train.add_argument("--seed", type=int, default=0, help="key of initial weights and shuffles (default 0)")
     train.add_argument("--threads", type=int, help="threads to use (default: all cores); results do not depend on it")
     train.add_argument("--backend", default="cpu", help="cpu (default) or reference")
-    train.add_argument("--data-dir", help="folder with the four MNIST IDX files, instead of the embedded ones")
+    train.add_argument("--data-dir", help=DATA_DIR)
     train.add_argument("--out-dir", help="the run folder (default: runs/<preset>-<time>)")
 
-    variant = train.add_argument_group("variants of the network (each defaults to the tutorial's)")
+    training = train.add_argument_group("training (each defaults to the preset's)")
+    training.add_argument("--optimizer", help="sgd or adam")
+    training.add_argument(
+        "--lr", type=float, help="learning rate (default for another optimizer than the preset's: sgd 0.1, adam 0.001)"
+    )
+    training.add_argument("--momentum", type=float, help="of sgd (default 0.9)")
+    training.add_argument("--lr-scheduler", help="how the learning rate changes after each epoch: step, cosine or none")
+    training.add_argument("--step-size", type=int, help="of step: epochs between two changes (default 32)")
+    training.add_argument("--gamma", type=float, help="of step: factor of each change (default 0.1)")
+    training.add_argument("--T-max", type=int, help="of cosine: epochs down to 0 (default 64)")
+    training.add_argument("--amp", action="store_true", help="mixed precision")
+
+    variant = train.add_argument_group("variants of the network and its data (each defaults to the tutorial's)")
+    variant.add_argument("--dataset", help="mnist (embedded) or fashion-mnist")
+    variant.add_argument("--channels", type=int, help="channels of csnn-fashion's convolutions (default 128)")
     variant.add_argument(
         "--loss", help="a loss of spikeflow.losses by name, such as ce_rate_loss, mse_count_loss, ce_temporal_loss"
     )
@@ -69,23 +93,25 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="which of a folder (default latest)")
     evaluate.add_argument("--backend", default="cpu", help="cpu (default) or reference")
     evaluate.add_argument("--threads", type=int, help="threads to use (default: all cores)")
-    evaluate.add_argument("--data-dir", help="folder with the MNIST IDX files, instead of the embedded ones")
+    evaluate.add_argument("--data-dir", help=DATA_DIR)
 
     plot = commands.add_parser("plot", help="pictures of a finished run")
     plot.set_defaults(command=_plot)
     plot.add_argument("run", type=Path, help="run folder")
     plot.add_argument(
         "--kind", default="all",
-        help="curves, raster, traces, spike-count, input, rates, filters, confusion, gradient-flow, surrogates, or all (default)",
+        help="curves, raster, traces, spike-count, input, encoder, rates, filters, confusion, gradient-flow, surrogates, "
+        "or all (default)",
     )  # fmt: skip
     plot.add_argument("--out", type=Path, help="file to write (default: RUN/KIND.png, or .gif); its ending says the format")
     plot.add_argument("--sample", type=int, default=0, help="which test image, where one is shown (default 0)")
     plot.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="default latest")
-    plot.add_argument("--data-dir", help="folder with the MNIST IDX files, instead of the embedded ones")
+    plot.add_argument("--data-dir", help=DATA_DIR)
 
     gradcheck = commands.add_parser("gradcheck", help="compare a network's gradients with finite differences")
     gradcheck.set_defaults(command=_gradcheck)
-    gradcheck.add_argument("preset", help="which network: csnn-mnist or fcn-mnist")
+    gradcheck.add_argument("preset", help="which network: csnn-mnist, fcn-mnist or csnn-fashion")
+    gradcheck.add_argument("--channels", type=int, help="channels of csnn-fashion's convolutions (default 4)")
     gradcheck.add_argument("--batch-size", type=int, default=4, help="samples (default 4)")
     gradcheck.add_argument("--num-steps", type=int, default=5, help="time steps (default 5)")
     gradcheck.add_argument("--entries", type=int, default=12, help="entries compared per parameter (default 12)")
@@ -114,7 +140,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     net, info = load_with_info(path, backend=arguments.backend)
     if "num_steps" not in info:
         raise CheckpointError(f"{path} was not written by `spikeflow train`: it does not say how many steps to run")
-    images, labels = (array[:: info.get("subset", 1)] for array in datasets.mnist("test", data_dir=arguments.data_dir))
+    test = datasets.load(info.get("dataset", "mnist"), "test", data_dir=arguments.data_dir)
+    images, labels = (array[:: info.get("subset", 1)] for array in test)
     accuracy = training.evaluate(net, images, labels, info["num_steps"], info.get("encoding", "direct"), info.get("seed", 0))
     correct = round(accuracy * len(labels))
     print(f"{path}: test accuracy {100 * accuracy:.2f} % ({correct} of {len(labels)}), iteration {info['iteration']}")
@@ -141,11 +168,16 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
     from .network import Sequential
 
     preset = presets.find(arguments.preset)
-    net = Sequential(*presets.make_layers(preset, preset.defaults), seed=arguments.seed, backend=arguments.backend)
+    choices = dict(preset.defaults)
+    if arguments.channels is not None:
+        choices["channels"] = positive_int("channels", arguments.channels)
+    elif choices["channels"] is not None:
+        choices["channels"] = CHECKED_CHANNELS
+    net = Sequential(*presets.make_layers(preset, choices), seed=arguments.seed, backend=arguments.backend)
     images, labels = datasets.mnist("test")
     count = positive_int("batch_size", arguments.batch_size)
     report = gradcheck(
-        net, images[:count, None] / np.float64(255), labels[:count], presets.make_loss(preset.defaults["loss"]),
+        net, images[:count, None] / np.float64(255), labels[:count], presets.make_loss(choices["loss"]),
         num_steps=arguments.num_steps, entries=arguments.entries, directions=arguments.directions, seed=arguments.seed,
     )  # fmt: skip
     print(f"{arguments.preset}, backend {arguments.backend}: hand-derived gradients against finite differences")

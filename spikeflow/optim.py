@@ -11,8 +11,9 @@ import numpy as np
 
 from .layers import Parameter
 from .ops.adam import adam_step
+from .ops.sgd import sgd_step
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "checked"]
 
 
 class Optimizer:
@@ -22,7 +23,7 @@ class Optimizer:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError("parameters must hold at least one Parameter; got none")
-        self.lr = _checked("lr", lr, 0, math.inf)
+        self.lr = checked("lr", lr, 0, math.inf)
         self.steps = 0
         self.state: list[dict[str, np.ndarray]] = [{} for _ in self.parameters]  # one for each parameter
 
@@ -65,29 +66,23 @@ class SGD(Optimizer):
         nesterov: bool = False,
     ):
         super().__init__(parameters, lr)
-        self.momentum = _checked("momentum", momentum, 0, math.inf)
-        self.dampening = _checked("dampening", dampening, 0, math.inf)
-        self.weight_decay = _checked("weight_decay", weight_decay, 0, math.inf)
+        self.momentum = checked("momentum", momentum, 0, math.inf)
+        self.dampening = checked("dampening", dampening, 0, math.inf)
+        self.weight_decay = checked("weight_decay", weight_decay, 0, math.inf)
         self.nesterov = bool(nesterov)
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             given = f"momentum {self.momentum:g} and dampening {self.dampening:g}"
             raise ValueError(f"nesterov needs a momentum above 0 and a dampening of 0, got {given}")
 
     def update(self, value, grad, state):
-        if self.weight_decay != 0:
-            grad = grad + self.weight_decay * value
+        velocity = None
+        share = 1 - self.dampening
         if self.momentum != 0:
-            velocity = self._velocity(grad, state)
-            grad = grad + self.momentum * velocity if self.nesterov else velocity
-        value -= self.lr * grad
-
-    def _velocity(self, grad, state):
-        if "velocity" not in state:
-            state["velocity"] = np.array(grad)
-        else:
-            state["velocity"] *= self.momentum
-            state["velocity"] += grad if self.dampening == 0 else (1 - self.dampening) * grad
-        return state["velocity"]
+            if "velocity" not in state:
+                share = 1.0
+                state["velocity"] = np.full_like(value, -0.0)  # to which v = momentum v + g adds g exactly, a -0 too
+            velocity = state["velocity"]
+        sgd_step(value, grad, velocity, self.lr, self.momentum, share, self.weight_decay, self.nesterov)
 
 
 class Adam(Optimizer):
@@ -108,9 +103,9 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ):
         super().__init__(parameters, lr)
-        self.betas = _checked("betas[0]", betas[0], 0, 1), _checked("betas[1]", betas[1], 0, 1)
-        self.eps = _checked("eps", eps, 0, math.inf)
-        self.weight_decay = _checked("weight_decay", weight_decay, 0, math.inf)
+        self.betas = checked("betas[0]", betas[0], 0, 1), checked("betas[1]", betas[1], 0, 1)
+        self.eps = checked("eps", eps, 0, math.inf)
+        self.weight_decay = checked("weight_decay", weight_decay, 0, math.inf)
 
     def update(self, value, grad, state):
         if not state:
@@ -144,7 +139,7 @@ class AdamW(Adam):
         return 1 - self.lr * self.weight_decay, 0.0
 
 
-def _checked(name, value, least, below) -> float:
+def checked(name, value, least, below) -> float:
     if not (isinstance(value, (int, float, np.number)) and least <= value < below):
         limit = f"at least {least}" if below == math.inf else f"in [{least}, {below})"
         raise ValueError(f"{name} must be a number {limit}, got {value!r}")

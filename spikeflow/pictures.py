@@ -35,10 +35,20 @@ class Run:
         if not 0 <= sample < len(self.test[0]):
             raise ValueError(f"sample must be in [0, {len(self.test[0])}), the images of the test set, got {sample}")
 
+    @property
+    def dataset(self) -> str:
+        return self.info.get("dataset", "mnist")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the labels mean."""
+        return datasets.CLASSES[self.dataset]
+
     @cached_property
     def test(self) -> tuple[np.ndarray, np.ndarray]:
         """Test images uint8 (N, H, W), and labels."""
-        return tuple(array[:: self.info.get("subset", 1)] for array in datasets.mnist("test", data_dir=self.data_dir))
+        test = datasets.load(self.dataset, "test", data_dir=self.data_dir)
+        return tuple(array[:: self.info.get("subset", 1)] for array in test)
 
     def encoded(self, first: int, count: int) -> tuple[np.ndarray, int | None]:
         """Some test images as the network was trained to take them; whole batches of an evaluation as it takes them."""
@@ -61,7 +71,8 @@ class Run:
 
     @property
     def title(self) -> str:
-        return f"test image {self.sample}, a {self.test[1][self.sample]}"
+        name = self.classes[self.test[1][self.sample]]
+        return f"test image {self.sample}, {'an' if name[0] in 'a8' else 'a'} {name}"
 
 
 def _curves(run):
@@ -98,7 +109,7 @@ def _spike_count(run):
     from . import plotting
 
     spikes = list(run.one.values())[-1]["spikes"][:, 0]
-    return plotting.spike_count(spikes, labels=[str(digit) for digit in range(spikes.shape[1])])
+    return plotting.spike_count(spikes, labels=run.classes)
 
 
 def _input(run):
@@ -106,6 +117,15 @@ def _input(run):
 
     x, _ = run.encoded(run.sample, 1)
     return plotting.animator(x[:, 0].astype(np.float32), interval=80)
+
+
+def _encoder(run):
+    from . import plotting
+
+    image = run.test[0][run.sample]
+    figure = plotting.encoder(image, next(iter(run.one.values()))["spikes"][:, 0])
+    figure.suptitle(run.title, fontsize=10)
+    return figure
 
 
 def _rates(run):
@@ -128,7 +148,7 @@ def _confusion(run):
     counts = []
     for first in range(0, len(images), training.EVALUATION_BATCH):
         counts.append(run.net.predict(*run.encoded(first, training.EVALUATION_BATCH), counts=True))
-    return plotting.confusion_matrix(labels, np.concatenate(counts).argmax(1), classes=range(10)).figure
+    return plotting.confusion_matrix(labels, np.concatenate(counts).argmax(1), classes=run.classes).figure
 
 
 def _gradient_flow(run):
@@ -152,6 +172,7 @@ KINDS: dict[str, tuple[Callable, str]] = {  # the kind, who makes it, and as wha
     "traces": (_traces, ".png"),
     "spike-count": (_spike_count, ".gif"),
     "input": (_input, ".gif"),
+    "encoder": (_encoder, ".png"),
     "rates": (_rates, ".png"),
     "filters": (_filters, ".png"),
     "confusion": (_confusion, ".png"),
@@ -165,8 +186,12 @@ def kinds_of(run: Run) -> list[str]:
     missing = set()
     if run.info.get("encoding", "direct") == "direct":
         missing.add("input")  # nothing moves
+    else:
+        missing.add("encoder")  # what comes in is spikes already
     if not any(isinstance(layer, Conv2d) for layer in run.net.layers):
         missing.add("filters")
+    if not isinstance(run.net.layers[0], Conv2d):
+        missing.add("encoder")
     return [kind for kind in KINDS if kind not in missing]
 
 

@@ -97,6 +97,7 @@ class Call:
         self._heads: list[list] = [[None] * len(self.layers) for _ in self.blocks]  # what the layers before the last joint kept
         self._joint_kept: dict[int, Any] = {}
         self._dys: list[Any] = [None] * len(self.blocks)  # gradients of ``_inputs``
+        self._places: dict[tuple[int, int], tuple[int, int]] = {}  # of block and joint: where the segment's memory begins
         if self.joints and self.arenas is not None:
             self.arenas += [Arena() for _ in range(len(self.blocks) + 1 - len(self.arenas))]
             for arena in self.arenas:
@@ -192,6 +193,7 @@ class Call:
 
             def task(i, lo=lo, joint=joint):
                 with scratch() if forgets else self.memory(i):
+                    self._mark(i, joint)
                     x, kept = self._through(i, lo, joint)
                     self._inputs[i] = _copied(_settled(x, self.ops)) if forgets else x
                     if not forgets:
@@ -265,9 +267,24 @@ class Call:
                 with contextlib.nullcontext() if self.arenas is None else scratch():
                     dy = self._back(self._dys[i], self._heads[i], lo, joint, grads, input_grad)
                     with self.memory(i):
-                        self._dys[i] = dy if self.arenas is None else _moved(dy)
+                        self._dys[i] = dy if self.arenas is None else self._moved(i, joint, dy)
 
             self.over_lanes(block_backward, lo, joint)
+
+    def _mark(self, i, joint) -> None:
+        """Remember where the memory of block i's segment before a joint begins."""
+        if self.arenas is not None:
+            self._places[i, joint] = self.arenas[i].place
+
+    def _moved(self, i, joint, dy):
+        """-> a gradient's copy in block i's memory, from which all that the segment before ``joint`` kept is taken back."""
+        self.arenas[i].clear(self._places[i, joint])
+        if dy is None:
+            return None
+        array = dy.dy if isinstance(dy, Summed) else dy
+        copy = empty(array.shape, array.dtype)
+        copy[...] = array
+        return Summed(copy, dy.sums) if isinstance(dy, Summed) else copy
 
     def _back(self, dy, kept, lo, hi, grads, input_grad, **extra):
         """The gradient of layer hi - 1's output -> that of layer lo's input, or None where nobody wants it."""
@@ -311,16 +328,6 @@ def _settled(x, ops):
     return x.array(ops) if isinstance(x, (Normalised, Centred)) else x
 
 
-def _moved(dy):
-    """-> a gradient's copy in the memory now in use."""
-    if dy is None:
-        return None
-    array = dy.dy if isinstance(dy, Summed) else dy
-    copy = empty(array.shape, array.dtype)
-    copy[...] = array
-    return Summed(copy, dy.sums) if isinstance(dy, Summed) else copy
-
-
 def _copied(x):
     """-> a copy that outlives the block's memory."""
     return SpikeWords(x.words.copy(), x.num_steps) if isinstance(x, SpikeWords) else x.copy()
@@ -349,7 +356,7 @@ def make_plans(call: Call) -> tuple[list[Plan], bool]:
             plans[i].packs = layer.emits_bits and _reads_words(layers, i + 1, plans, run)
             if plans[i].packs and whole and not run.records and layer.fuses:
                 _fuse(layers, i, plans)
-            if plans[i].packs and not run.streams:
+            if plans[i].packs and not run.streams and not run.records:
                 k = _reader(layers, i + 1, plans, run)
                 plans[k].whole = isinstance(layers[k], Linear) and layers[k].is_whole(call.ops)
             constant = call.static and not any(isinstance(earlier, Neuron) for earlier in layers[:i])

@@ -1,7 +1,8 @@
 """Training a preset: the loop, its guards, and the run folder.
 
 A run folder holds ``config.json`` (every setting, and versions), ``metrics.jsonl`` (one JSON object a line: a row for each step
-with ``iteration`` and ``train_loss``, a row for each evaluation with ``iteration``, ``epoch`` and ``test_accuracy`` in [0, 1]),
+with ``iteration``, ``epoch`` and ``train_loss``; a row for each evaluation with ``iteration``, ``epoch`` and ``test_accuracy`` in
+[0, 1], and if it ends an epoch, with ``test_loss``, the epoch's ``lr`` and its mean ``train_loss`` and ``train_accuracy``),
 ``checkpoint-latest.npz``, ``checkpoint-best.npz`` (best on the test set, as the tutorials choose it: an optimistic number) and
 ``training.png``. Results go to stdout, progress and warnings to stderr.
 """
@@ -9,8 +10,10 @@ with ``iteration`` and ``train_loss``, a row for each evaluation with ``iteratio
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import json
+import math
 import platform
 import signal
 import sys
@@ -24,16 +27,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import checkpoint, datasets, metrics, optim, parallel, presets
+from . import checkpoint, datasets, losses, metrics, parallel, presets
 from . import encoding as encodings
 from ._version import __version__
 from .layers.base import positive_int
 from .network import Sequential
+from .ops.finite import all_finite
 
-__all__ = ["NonFiniteError", "Settings", "evaluate", "train"]
+__all__ = ["NonFiniteError", "Settings", "evaluate", "score", "train"]
 
 EVALUATION_BATCH = 256
 EVALUATION = 2**32  # first step of the draws for evaluations: behind all training steps
+PARTS = ("train", "test")
 SILENT_ITERATIONS = 50  # training steps without an output spike before the warning
 
 
@@ -51,7 +56,7 @@ class Settings:
     lr: float | None = None
     num_steps: int | None = None
     max_iterations: int | None = None
-    eval_every: int = 50
+    eval_every: int | None = None
     seed: int = 0
     threads: int | None = None
     backend: str = "cpu"
@@ -66,23 +71,32 @@ class Settings:
     learn_threshold: bool | None = None
     hidden: int | None = None
     subset: int = 1
+    dataset: str | None = None
+    channels: int | None = None
+    optimizer: str | None = None
+    momentum: float | None = None
+    lr_scheduler: str | None = None
+    step_size: int | None = None
+    gamma: float | None = None
+    T_max: int | None = None
+    amp: bool = False
 
     def resolved(self) -> Settings:
         """-> a copy with the preset's values and the defaults filled in, numbers checked."""
         preset = presets.find(self.preset)
         values = {**asdict(self)}
-        for key in ("epochs", "batch_size", "lr", "num_steps"):
+        for key in ("epochs", "batch_size", "num_steps", "eval_every"):
             if values[key] is None:
                 values[key] = getattr(preset, key)
         for key, default in preset.defaults.items():
             if values[key] is None:
                 values[key] = default
-        for key in ("epochs", "batch_size", "num_steps", "eval_every", "subset"):
+        presets.fill_training(preset, values)
+        for key in ("epochs", "batch_size", "num_steps", "subset"):
             values[key] = positive_int(key, values[key])
-        if values["hidden"] is not None:
-            values["hidden"] = positive_int("hidden", values["hidden"])
-        if values["max_iterations"] is not None:
-            values["max_iterations"] = positive_int("max_iterations", values["max_iterations"])
+        for key in ("hidden", "channels", "max_iterations", "eval_every"):
+            if values[key] is not None:
+                values[key] = positive_int(key, values[key])
         if values["threads"] is None:
             values["threads"] = parallel.get_num_threads()
         if values["out_dir"] is None:
@@ -107,9 +121,9 @@ def train(settings: Settings) -> dict[str, Any]:
     """
     settings = settings.resolved()
     parallel.set_num_threads(settings.threads)
-    net = Sequential(
-        *presets.make_layers(presets.find(settings.preset), vars(settings)), seed=settings.seed, backend=settings.backend
-    )
+    layers = presets.make_layers(presets.find(settings.preset), vars(settings))
+    options = {"amp": True} if settings.amp else {}
+    net = Sequential(*layers, seed=settings.seed, backend=settings.backend, **options)
     run = _Run(settings, net)
     try:
         with _interruptible() as interrupted:
@@ -139,14 +153,54 @@ def evaluate(
 
     Spikes that an encoding draws are the same in every evaluation of a seed.
     """
+    return score(net, images, labels, num_steps, encoding, seed, batch_size)[0]
+
+
+def score(
+    net: Sequential, images: np.ndarray, labels: np.ndarray, num_steps: int, encoding: str = "direct", seed: int = 0,
+    batch_size: int = EVALUATION_BATCH, loss_fn: losses.Loss | None = None,
+) -> tuple[float, float | None]:  # fmt: skip
+    """As ``evaluate`` -> accuracy_rate, and the mean of ``loss_fn`` over the samples, if there is one."""
     correct = spikes = 0
+    loss = 0.0
     for number, (x, y) in enumerate(datasets.DataLoader(images, labels, batch_size=batch_size, shuffle=False, drop_last=False)):
-        counts = net.predict(*encode(x, encoding, num_steps, seed, EVALUATION + number), batch_size=batch_size, counts=True)
+        x, steps = encode(x, encoding, num_steps, seed, EVALUATION + number)
+        if loss_fn is None:
+            counts = net.predict(x, steps, batch_size=batch_size, counts=True)
+        else:
+            counts, batch_loss = _counts_and_loss(net, x, steps, y, loss_fn)
+            loss += batch_loss * len(y)
         correct += round(metrics.accuracy_rate(counts, y) * len(y))
         spikes += int(counts.sum())
     if spikes == 0:
-        warnings.warn("the output layer did not spike once in this evaluation", stacklevel=2)
-    return correct / len(labels)
+        warnings.warn("the output layer did not spike once in this evaluation", stacklevel=3)
+    return correct / len(labels), None if loss_fn is None else loss / len(labels)
+
+
+def _counts_and_loss(net, x, num_steps, labels, loss_fn) -> tuple[np.ndarray, float]:
+    """One batch -> output spikes (B, C), summed over time, and its loss."""
+    if loss_fn.inputs == "spikes":
+        spikes, membrane = net.predict(x, num_steps, batch_size=len(labels)), None
+    else:
+        spikes, membrane, _ = net.stream(x, num_steps=num_steps)
+    return spikes.sum(0), loss_fn.evaluate(spikes, membrane, labels)[0]
+
+
+class _Tally:
+    """What the training steps since the last evaluation did."""
+
+    def __init__(self):
+        self.begin = time.perf_counter()
+        self.steps = self.samples = self.correct = 0
+        self.loss = self.seconds = 0.0
+
+    def add(self, loss: float, spikes: np.ndarray, labels: np.ndarray, seconds: float) -> None:
+        """One step: output spikes (T, B, C)."""
+        self.steps += 1
+        self.samples += len(labels)
+        self.correct += round(metrics.accuracy_rate(spikes, labels) * len(labels))
+        self.loss += loss
+        self.seconds += seconds
 
 
 class _Run:
@@ -155,38 +209,49 @@ class _Run:
     def __init__(self, settings: Settings, net: Sequential):
         self.settings, self.net = settings, net
         train, self.test = (
-            tuple(array[:: settings.subset] for array in datasets.mnist(part, data_dir=settings.data_dir))
-            for part in ("train", "test")
+            tuple(array[:: settings.subset] for array in datasets.load(settings.dataset, part, data_dir=settings.data_dir))
+            for part in PARTS
         )
         self.loader = datasets.DataLoader(
             *train,
             batch_size=settings.batch_size, shuffle=True, drop_last=True, seed=settings.seed,
         )  # fmt: skip
         self.loss_fn = presets.make_loss(settings.loss)
-        self.optimizer = optim.Adam(net.parameters(), lr=settings.lr, betas=(0.9, 0.999))
+        self.optimizer = presets.make_optimizer(vars(settings), net.parameters())
+        self.scheduler = presets.make_scheduler(vars(settings), self.optimizer)
+        self.total = min(settings.epochs * len(self.loader), settings.max_iterations or math.inf)
         self.iteration = self.silent = 0
         self.best = self.accuracy = -1.0
         self.evaluated = -1  # iteration of the latest evaluation
         self.seconds = 0.0  # in training steps alone
+        self.tally = _Tally()
         self.folder = _new_folder(settings)
         self.rows = open(self.folder / "metrics.jsonl", "w", encoding="utf-8")
+
+    @property
+    def by_epoch(self) -> bool:
+        """Do evaluations end the epochs, and report on them?"""
+        return self.settings.eval_every is None
 
     # -------------------------------------------------------------------------------------------- the loop
 
     def loop(self, interrupted) -> None:
         """All epochs, or until the limit of iterations, or until interrupted (between two steps)."""
-        total = self.settings.epochs * len(self.loader)
-        total = min(total, self.settings.max_iterations or total)
-        self._evaluate(0, trained=False)
-        with tqdm(total=total, unit="it", file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
-            for epoch, images, labels in itertools.islice(self._batches(), total):
+        if self.by_epoch:
+            self._save("latest")
+        else:
+            self._evaluate(0, trained=False)
+        with tqdm(total=self.total, unit="it", file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
+            for epoch, images, labels in itertools.islice(self._batches(), self.total):
                 if interrupted():
                     return
                 loss = self._step(epoch, images, labels)
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 bar.update()
-                if (self.iteration % self.settings.eval_every == 0 or self.iteration == total) and not interrupted():
+                if self._is_due() and not interrupted():
                     self._evaluate(epoch)
+                if self.iteration % len(self.loader) == 0 and self.scheduler is not None:
+                    self.scheduler.step()
 
     def _batches(self):
         """Every epoch's batches, in the order that (seed, epoch) gives."""
@@ -194,6 +259,10 @@ class _Run:
             self.loader.set_epoch(epoch)
             for images, labels in self.loader:
                 yield epoch, images, labels
+
+    def _is_due(self) -> bool:
+        """Is it time for an evaluation?"""
+        return self.iteration % (self.settings.eval_every or len(self.loader)) == 0 or self.iteration == self.total
 
     def _step(self, epoch: int, images, labels) -> float:
         """One iteration: gradients, update, guards, and a row."""
@@ -208,13 +277,14 @@ class _Run:
         self._watch_silence(spikes)
         seconds = time.perf_counter() - begin
         self.seconds += seconds
+        self.tally.add(loss, spikes, labels, seconds)
         self._row(iteration=self.iteration, epoch=epoch, train_loss=loss, seconds=round(seconds, 6))
         return loss
 
     def _check_finite(self, loss: float, what: str) -> None:
         """Raise on the first NaN or infinity; a network of NaNs emits no spikes and would look healthy."""
         for parameter in self.net.parameters():
-            if not np.isfinite(getattr(parameter, what)).all():
+            if not all_finite(getattr(parameter, what)):
                 position = parameter.name.split(".")[0]
                 kind = "gradient of" if what == "grad" else "updated"
                 raise NonFiniteError(
@@ -240,24 +310,49 @@ class _Run:
 
     def _evaluate(self, epoch: int, trained: bool = True) -> None:
         """Accuracy on the whole test set, a line, a row, and the checkpoints."""
+        settings = self.settings
         with warnings.catch_warnings():
             if not trained:
                 warnings.simplefilter("ignore")  # untrained, this network is silent
-            self.accuracy = evaluate(self.net, *self.test, self.settings.num_steps, self.settings.encoding, self.settings.seed)
+            self.accuracy, loss = score(
+                self.net, *self.test, settings.num_steps, settings.encoding, settings.seed,
+                loss_fn=self.loss_fn if self.by_epoch else None,
+            )  # fmt: skip
         self.evaluated = self.iteration
-        tqdm.write(f"iteration {self.iteration:5d}  test accuracy {100 * self.accuracy:6.2f} %", file=sys.stdout)
+        improved, self.best = self.accuracy > self.best, max(self.accuracy, self.best)
+        row = {"iteration": self.iteration, "epoch": epoch, "test_accuracy": self.accuracy}
+        line = f"iteration {self.iteration:5d}  test accuracy {100 * self.accuracy:6.2f} %"
+        if self.by_epoch:
+            row |= {"test_loss": loss, **self._epoch_means(), "lr": self.optimizer.lr}
+            line = self._epoch_line(row)
+        tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
-        self._row(iteration=self.iteration, epoch=epoch, test_accuracy=self.accuracy)
+        self._row(**row)
         self._save("latest")
-        if self.accuracy > self.best:
-            self.best = self.accuracy
+        if improved:
             self._save("best")
+        self.tally = _Tally()
+
+    def _epoch_means(self) -> dict[str, float]:
+        """Of the epoch that ends, over its batches as each was when its turn came."""
+        return {"train_loss": self.tally.loss / self.tally.steps, "train_accuracy": self.tally.correct / self.tally.samples}
+
+    def _epoch_line(self, row: dict[str, Any]) -> str:
+        train, test = (f"loss {row[f'{part}_loss']:.5f}, accuracy {100 * row[f'{part}_accuracy']:5.2f} %" for part in PARTS)
+        elapsed = time.perf_counter() - self.tally.begin
+        left = datetime.timedelta(seconds=round((self.total - self.iteration) * elapsed / self.tally.steps))
+        speed = self.tally.samples / self.tally.seconds
+        return (
+            f"epoch {row['epoch']:3d}  train {train}  test {test}  best {100 * self.best:5.2f} %  "
+            f"{speed:5.0f} images/s  ETA {left}"
+        )
 
     # -------------------------------------------------------------------------------------------- the run folder
 
     def _save(self, which: str) -> None:
         info = {
             "preset": self.settings.preset,
+            "dataset": self.settings.dataset,
             "num_steps": self.settings.num_steps,
             "encoding": self.settings.encoding,
             "seed": self.settings.seed,
@@ -285,7 +380,8 @@ class _Run:
         summary = {
             "run": str(self.folder),
             "iteration": self.iteration,
-            "test_accuracy": self.accuracy,
+            "test_accuracy": self.accuracy if self.evaluated >= 0 else None,
+            "best": self.best if self.evaluated >= 0 else None,
             "evaluated_at": self.evaluated,
             "test_set": "the whole test set" if self.settings.subset == 1 else f"{len(self.test[1])} test images",
             "interrupted": interrupted,
@@ -326,7 +422,10 @@ def _new_folder(settings: Settings) -> Path:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     at = f"on {summary['test_set']}, at iteration {summary['evaluated_at']}"
-    print(f"test accuracy {100 * summary['test_accuracy']:.2f} % {at}")
+    if summary["test_accuracy"] is None:
+        print("no test accuracy: training ended before the first evaluation")
+    else:
+        print(f"test accuracy {100 * summary['test_accuracy']:.2f} % {at}")
     print(f"{summary['images_per_second']:.0f} images/s in training steps, peak memory {summary['peak_memory_mb']:.0f} MB")
     print(summary["health"])
     print(f"run folder: {summary['run']}")

@@ -7,6 +7,7 @@ import pytest
 
 import spikeflow as sf
 from spikeflow import optim
+from spikeflow.ops.adam import PART
 
 STEPS = 20
 OPTIMIZERS = {
@@ -116,6 +117,39 @@ def test_adam_with_parts_for_several_threads():
     parameter.grad[...] = np.sin(entries + 0.5)
     optimizer.step()
     np.testing.assert_allclose(parameter.value, 0.95 * np.cos(entries) - 0.1 * np.sign(parameter.grad), rtol=0, atol=1e-3)
+
+
+def by_arrays(value, grad, state, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False) -> None:
+    """A step of SGD in NumPy's arithmetic, in place."""
+    if weight_decay != 0:
+        grad = grad + weight_decay * value
+    if momentum != 0:
+        if "velocity" not in state:
+            state["velocity"] = np.array(grad)
+        else:
+            state["velocity"] *= momentum
+            state["velocity"] += grad if dampening == 0 else (1 - dampening) * grad
+        grad = grad + momentum * state["velocity"] if nesterov else state["velocity"]
+    value -= lr * grad
+
+
+@pytest.mark.parametrize("name", [name for name, (make, _) in OPTIMIZERS.items() if make is optim.SGD])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sgd_has_the_bits_of_array_arithmetic_in_parts_for_several_threads(name, dtype):
+    rng = np.random.default_rng(3)
+    size = 2 * PART + 77
+    parameter = sf.Parameter("p", rng.normal(size=size).astype(dtype))
+    expected, state = parameter.value.copy(), {}
+    optimizer = optim.SGD([parameter], **OPTIMIZERS[name][1])
+    for _ in range(4):
+        parameter.grad[...] = rng.normal(size=size) * 10.0 ** rng.integers(-8, 3, size)
+        parameter.grad[::7], parameter.grad[::14] = 0, -0.0
+        optimizer.step()
+        by_arrays(expected, parameter.grad, state, **OPTIMIZERS[name][1])
+        assert parameter.value.tobytes() == expected.tobytes()
+        assert {key: array.tobytes() for key, array in optimizer.state[0].items()} == {
+            key: array.tobytes() for key, array in state.items()
+        }
 
 
 @pytest.mark.parametrize("make", [optim.SGD, optim.Adam])

@@ -20,6 +20,7 @@ from spikeflow import checkpoint, cli, pictures, plotting, training
 pytestmark = pytest.mark.filterwarnings("always")  # the command line prints them
 STEPS = 5
 FCN_KINDS = ["curves", "raster", "traces", "spike-count", "rates", "confusion", "gradient-flow", "surrogates"]
+SPIKES_KINDS = [kind for kind in pictures.KINDS if kind != "encoder"]  # of a convolutional network that is fed with spikes
 SETTINGS = {"num_steps": STEPS, "batch_size": 8, "max_iterations": 2, "backend": "reference", "threads": 1}
 TRAINED = {"config.json", "metrics.jsonl", "checkpoint-latest.npz", "checkpoint-best.npz", "training.png"}
 
@@ -114,13 +115,29 @@ def test_all_makes_every_picture_of_a_run_of_images_and_nothing_else(plot, fcn, 
         check_picture(fcn / name, STEPS if name.endswith("gif") else None)
 
 
-@pytest.mark.parametrize("kind", pictures.KINDS)
+@pytest.mark.parametrize("kind", SPIKES_KINDS)
 def test_a_convolutional_run_of_spikes_makes_every_kind(plot, csnn, kind):
     status, out, err = plot(csnn, "--kind", kind, "--sample", 3)
     suffix = ".gif" if kind in ("input", "spike-count") else ".png"
     assert (status, out, err) == (0, f"{csnn / kind}{suffix}\n", "")
     check_picture(csnn / f"{kind}{suffix}", STEPS if suffix == ".gif" else None)
     assert {path.name for path in csnn.iterdir()} == {kind + suffix, *TRAINED}
+
+
+@pytest.mark.parametrize("preset, maps", [("csnn-mnist", 12), ("csnn-fashion", 3)])
+def test_the_encoder_of_a_run_of_images(plot, tmp_path, monkeypatch, preset, maps):
+    channels = maps if preset == "csnn-fashion" else None
+    run = finished(tmp_path / "run", preset, dataset="mnist", subset=1500, channels=channels)
+    seen = []
+    monkeypatch.setattr(plotting, "encoder", lambda *args, encoder=plotting.encoder: (seen.append(args), encoder(*args))[1])
+    status, out, err = plot(run, "--kind", "encoder", "--sample", 2)
+    assert (status, err) == (0, "") and out.endswith(f"{run / 'encoder.png'}\n")
+    check_picture(run / "encoder.png")
+    ((image, spikes),) = seen
+    np.testing.assert_array_equal(image, sf.datasets.mnist("test")[0][3000])
+    side = 12 if preset == "csnn-mnist" else 28
+    assert spikes.shape == (STEPS, maps, side, side) and set(np.unique(spikes)) == {0, 1}
+    assert pictures.kinds_of(pictures.Run(run)) == [kind for kind in pictures.KINDS if kind != "input"]
 
 
 @pytest.mark.parametrize(
@@ -193,15 +210,15 @@ def test_the_confusion_matrix_is_that_of_the_evaluation_with_spikes_drawn_for_ma
 # ------------------------------------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("kind", ["input", "filters", "nonsense", "Curves", ""])
+@pytest.mark.parametrize("kind", ["input", "encoder", "filters", "nonsense", "Curves", ""])
 def test_a_kind_that_the_run_cannot_make_is_refused_with_those_that_it_can(refused, fcn, kind):
     err = refused(fcn, "--kind", kind)
     assert f"kind must be one of {', '.join(FCN_KINDS)} for this run, got {kind!r}" in err
     assert {path.name for path in fcn.iterdir()} == TRAINED
 
 
-def test_the_kinds_of_a_convolutional_run_of_spikes_are_all(refused, csnn):
-    assert f"kind must be one of {', '.join(pictures.KINDS)} for this run, got 'x'" in refused(csnn, "--kind", "x")
+def test_the_kinds_of_a_convolutional_run_of_spikes_are_all_but_the_encoder(refused, csnn):
+    assert f"kind must be one of {', '.join(SPIKES_KINDS)} for this run, got 'encoder'" in refused(csnn, "--kind", "encoder")
 
 
 @pytest.mark.parametrize("kind", ["curves", "spike-count"])

@@ -52,7 +52,9 @@ def test_fcn_mnist_without_choices_is_tutorial_5(spikeflow, tmp_path):
         "preset": "fcn-mnist", "epochs": 1, "batch_size": 128, "lr": 5e-4, "num_steps": 25, "max_iterations": None,
         "eval_every": 50, "seed": 0, "backend": "reference", "data_dir": None, "out_dir": str(tmp_path / "run"),
         "loss": "ce_membrane_loss", "encoding": "direct", "neuron": "leaky", "surrogate": "atan:2", "beta": 0.95,
-        "learn_beta": False, "learn_threshold": False, "hidden": 1000, "subset": 300,
+        "learn_beta": False, "learn_threshold": False, "hidden": 1000, "subset": 300, "dataset": "mnist", "channels": None,
+        "optimizer": "adam", "momentum": None, "lr_scheduler": "none", "step_size": None, "gamma": None, "T_max": None,
+        "amp": False,
     }  # fmt: skip
     assert config.keys() == {*expected, "threads", "versions"} and expected.items() <= config.items()
     assert [row["iteration"] for row in rows if "train_loss" in row] == [1]
@@ -88,6 +90,15 @@ VARIANTS = [  # neuron, loss, encoding, surrogate, beta, what is learned
     ("leaky", "mse_membrane_loss", "direct", "spike_rate_escape", 1.0, []),
     ("leaky", "mse_temporal_loss", "rate", "LSO:0.2", 0.0, ["beta"]),
     ("synaptic", "ce_rate_loss", "direct", "SFS", 0.95, ["threshold"]),
+    ("leaky", "mse_rate_loss", "direct", "ATan", 0.9, []),
+    ("lapicque", "tet_loss", "rate", "Sigmoid:2", 0.8, []),
+    ("leaky", "ce_rate_loss", "direct", "SoftSign", 0.5, []),
+    ("leaky", "ce_rate_loss", "direct", "SuperSpike:2", 0.5, ["beta"]),
+    ("leaky", "ce_rate_loss", "direct", "PiecewiseQuadratic", 0.9, []),
+    ("leaky", "ce_rate_loss", "direct", "PiecewiseExp", 0.9, []),
+    ("leaky", "ce_rate_loss", "direct", "Erf", 0.9, []),
+    ("leaky", "ce_rate_loss", "direct", "LeakyKReLU:0.1", 0.9, []),
+    ("leaky", "ce_rate_loss", "direct", "Rect", 0.9, []),
 ]
 
 
@@ -184,10 +195,31 @@ BAD = [
     ("fcn-mnist --hidden 0", ["hidden must be at least 1, got 0"]),
     ("fcn-mnist --hidden -5", ["hidden must be at least 1, got -5"]),
     ("csnn-mnist --hidden 12", ["hidden", "no hidden layer"]),
+    ("fcn-mnist --channels 4", ["channels: the channels of this network are fixed; leave it out"]),
+    ("csnn-fashion --channels 0", ["channels must be at least 1, got 0"]),
+    ("csnn-fashion --hidden 12", ["hidden", "no hidden layer"]),
+    ("csnn-fashion --neuron leaky", ["neuron: the neurons of this network are IFNode; leave it out"]),
+    ("csnn-fashion --beta 0.5", ["beta: the neurons of this network do not decay; leave it out"]),
+    ("csnn-fashion --beta 0", ["beta: the neurons of this network do not decay; leave it out"]),
+    ("csnn-fashion --learn-beta", ["learn_beta: the neurons of this network do not decay"]),
+    ("csnn-fashion --learn-threshold", ["learn_threshold: the neurons of this network have a fixed threshold"]),
+    ("csnn-fashion --dataset cifar", ["dataset must be one of mnist, fashion-mnist, got 'cifar'"]),
+    ("csnn-fashion --optimizer lion", ["optimizer must be one of sgd, adam, got 'lion'"]),
+    ("csnn-fashion --lr-scheduler linear", ["lr_scheduler must be one of step, cosine, none, got 'linear'"]),
+    ("csnn-fashion --optimizer adam --momentum 0.5", ["momentum: nothing that the optimizer adam has; leave it out"]),
+    ("fcn-mnist --momentum 0.5", ["momentum: nothing that the optimizer adam has; leave it out"]),
+    ("csnn-fashion --step-size 3", ["step_size: nothing that the lr_scheduler cosine has; leave it out"]),
+    ("csnn-fashion --gamma 0.5", ["gamma: nothing that the lr_scheduler cosine has; leave it out"]),
+    ("csnn-fashion --lr-scheduler step --T-max 3", ["T_max: nothing that the lr_scheduler step has; leave it out"]),
+    ("fcn-mnist --T-max 3", ["T_max: nothing that the lr_scheduler none has; leave it out"]),
+    ("fcn-mnist --lr-scheduler cosine --T-max 0", ["T_max must be at least 1, got 0"]),
+    ("fcn-mnist --lr-scheduler step --step-size 0", ["step_size must be at least 1, got 0"]),
+    ("fcn-mnist --lr-scheduler step --gamma -1", ["gamma must be a number at least 0, got -1.0"]),
+    ("fcn-mnist --optimizer sgd --momentum -1", ["momentum must be a number at least 0, got -1.0"]),
     ("fcn-mnist --subset 0", ["subset must be at least 1, got 0"]),
     ("fcn-mnist --subset -2", ["subset must be at least 1, got -2"]),
     ("fcn-mnist --subset 1000", ["batch_size"]),
-    ("cnn-mnist", ["preset must be one of csnn-mnist, fcn-mnist, got 'cnn-mnist'"]),
+    ("cnn-mnist", ["preset must be one of csnn-mnist, fcn-mnist, csnn-fashion, got 'cnn-mnist'"]),
     *(
         (f"fcn-mnist --beta {beta} --neuron {neuron}", ["beta must be", beta])
         for neuron, beta in [("leaky", "nan"), *((neuron, beta) for neuron in presets.NEURONS for beta in ("1.5", "-0.1"))]

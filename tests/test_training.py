@@ -94,7 +94,7 @@ def test_a_folder_with_a_run_is_not_overwritten(options, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"preset": "cnn"}, "preset must be one of csnn-mnist, fcn-mnist, got 'cnn'"),
+        ({"preset": "cnn"}, "preset must be one of csnn-mnist, fcn-mnist, csnn-fashion, got 'cnn'"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
         ({"eval_every": -1}, "eval_every must be at least 1"),
@@ -227,7 +227,8 @@ def test_errors_are_one_line_and_exit_status_2(capsys):
     assert cli.main(["train", "nonsense"]) == 2
     captured = capsys.readouterr()
     assert (
-        captured.err == "spikeflow: error: preset must be one of csnn-mnist, fcn-mnist, got 'nonsense'\n" and captured.out == ""
+        captured.err == "spikeflow: error: preset must be one of csnn-mnist, fcn-mnist, csnn-fashion, got 'nonsense'\n"
+        and captured.out == ""
     )
 
 

@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from spikeflow.datasets.idx import DatasetError, parse_idx, read_bounded, read_idx
+from spikeflow.datasets.splits import SUFFIXES, check_split, file_names, find_file
 
 __all__ = ["mnist"]
-
-_PREFIXES = {"train": "train", "test": "t10k"}
-_SUFFIXES = ("", ".gz", ".xz")
 
 # Of the decompressed IDX bytes.
 _SHA256 = {
@@ -52,16 +50,14 @@ def mnist(split: str = "train", data_dir: str | os.PathLike | None = None) -> tu
     FileNotFoundError
         If `data_dir` lacks a file.
     """
-    if split not in tuple(_PREFIXES):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    names = [f"{_PREFIXES[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+    names = file_names(split)
     if data_dir is None:
         images, labels = (_read_embedded(name) for name in names)
         source = "embedded MNIST"
     else:
         images, labels = (read_idx(_find(Path(data_dir), name)) for name in names)
         source = os.fspath(data_dir)
-    _check(images, labels, f"{source}, split {split!r}")
+    check_split(images, labels, f"{source}, split {split!r}")
     return images, labels
 
 
@@ -76,19 +72,7 @@ def _read_embedded(name: str) -> np.ndarray:
 
 
 def _find(folder: Path, name: str) -> Path:
-    for suffix in _SUFFIXES:
-        path = folder / (name + suffix)
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"data_dir {folder} has none of " + ", ".join(name + suffix for suffix in _SUFFIXES))
-
-
-def _check(images: np.ndarray, labels: np.ndarray, source: str) -> None:
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
-        raise DatasetError(f"{source}: images are {images.dtype} {images.shape}, they should be uint8 (N, 28, 28)")
-    if labels.dtype != np.uint8 or labels.ndim != 1:
-        raise DatasetError(f"{source}: labels are {labels.dtype} {labels.shape}, they should be uint8 (N,)")
-    if len(images) != len(labels):
-        raise DatasetError(f"{source}: {len(images)} images but {len(labels)} labels")
-    if (labels > 9).any():
-        raise DatasetError(f"{source}: the largest label is {labels.max()}, labels should be 0 to 9")
+    path = find_file(folder, name)
+    if path is None:
+        raise FileNotFoundError(f"data_dir {folder} has none of " + ", ".join(name + suffix for suffix in SUFFIXES))
+    return path

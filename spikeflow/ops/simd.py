@@ -366,9 +366,14 @@ class Arena:
         """Bytes, in use or not."""
         return sum(len(chunk) for chunk in self.chunks)
 
-    def clear(self) -> None:
-        """Take back all that was handed out."""
-        self.current = self.top = 0
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where the next array may begin."""
+        return self.current, self.top
+
+    def clear(self, place: tuple[int, int] = (0, 0)) -> None:
+        """Take back all that was handed out, or all behind a place."""
+        self.current, self.top = place
 
     def take(self, shape: tuple[int, ...], dtype) -> np.ndarray:
         """-> an array, from the first chunk on in which there is room for it."""

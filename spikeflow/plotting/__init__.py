@@ -7,12 +7,13 @@ value (of axes, ``ax.figure``), or, for a window, pass the axes of ``plt.subplot
 
 from .activity import firing_rates, raster, traces
 from .learning import confusion_matrix, gradient_flow, surrogates, training_curves
-from .maps import feature_maps, filters
+from .maps import encoder, feature_maps, filters
 from .movies import animator, save_animation, spike_count
 
 __all__ = [
     "animator",
     "confusion_matrix",
+    "encoder",
     "feature_maps",
     "filters",
     "firing_rates",

@@ -37,7 +37,7 @@ RANGE = 1e-10  # of the largest gradient: what is smaller has the lowest colour
 
 
 def training_curves(metrics: list[dict] | str | os.PathLike, ax=None) -> FigureBase:
-    """Training loss and test accuracy over iterations.
+    """Training loss and test accuracy over iterations; and the test loss and training accuracy of epochs, where rows have them.
 
     Parameters
     ----------
@@ -53,17 +53,26 @@ def training_curves(metrics: list[dict] | str | os.PathLike, ax=None) -> FigureB
         That of the axes.
     """
     rows = _rows(metrics)
-    steps = [(row["iteration"], row["train_loss"]) for row in rows if "train_loss" in row]
-    evaluations = [(row["iteration"], 100 * row["test_accuracy"]) for row in rows if "test_accuracy" in row]
+    evaluations = [row for row in rows if "test_accuracy" in row]
+    steps = [row for row in rows if "train_loss" in row and "test_accuracy" not in row]
     shared = isinstance(ax, Axes)
     left, right = (ax, ax.twinx()) if shared else some_axes(ax, 2, 2, 4.5, 3.6)
-    if steps:
-        left.plot(*zip(*steps, strict=True), color=BLUE, linewidth=0.8)
-    if evaluations:
-        right.plot(*zip(*evaluations, strict=True), color=VERMILLION, marker="o", markersize=4)
-    final = f": {evaluations[-1][1]:.2f} %" if evaluations else ""
-    dress(left, xlabel="iteration", ylabel="training loss (nats)", title="" if shared else "Loss of each batch")
-    dress(right, grid=not shared, ylabel="test accuracy (%)", title=f"Accuracy on the whole test set{final}", ylim=(0, 101))
+    by_epoch = not shared and any("test_loss" in row for row in evaluations)
+    _line(left, steps, "train_loss", color=BLUE, linewidth=0.8, label="each batch", alpha=0.5 if by_epoch else None)
+    test = {"color": VERMILLION, "marker": "o", "markersize": 4, "label": "test set"}
+    if by_epoch:
+        _line(left, evaluations, "test_loss", **test)
+        _line(right, evaluations, "train_accuracy", 100, color=BLUE, marker=".", label="training batches")
+    _line(right, evaluations, "test_accuracy", 100, **test)
+    final = f": {100 * evaluations[-1]['test_accuracy']:.2f} %" if evaluations else ""
+    loss = {"ylabel": "loss", "title": "Loss"} if by_epoch else {"ylabel": "training loss", "title": "Loss of each batch"}
+    dress(left, xlabel="iteration", **loss | ({"title": ""} if shared else {}))
+    accuracy = "accuracy (%)" if by_epoch else "test accuracy (%)"
+    dress(right, grid=not shared, ylabel=accuracy, title=f"Accuracy on the whole test set{final}", ylim=(0, 101))
+    if by_epoch:
+        left.legend(fontsize=SMALL, loc="upper right")
+        right.legend(fontsize=SMALL, loc="lower right")
+        right.set_xlim(left=0)
     if shared:
         left.yaxis.label.set_color(BLUE)
         right.yaxis.label.set_color(VERMILLION)
@@ -71,6 +80,13 @@ def training_curves(metrics: list[dict] | str | os.PathLike, ax=None) -> FigureB
     else:
         right.set_xlabel("iteration")
     return figure_of(left)
+
+
+def _line(ax: Axes, rows: list[dict], key: str, factor: float = 1, **options) -> None:
+    """Draw what the rows that have it say of ``key`` over the iterations."""
+    points = [(row["iteration"], factor * row[key]) for row in rows if key in row]
+    if points:
+        ax.plot(*zip(*points, strict=True), **options)
 
 
 def _rows(metrics) -> list[dict]:

@@ -1,15 +1,17 @@
-"""Grids of small images: kernels and feature maps."""
+"""Grids of small images: kernels, feature maps, and what a network's encoder makes of an image."""
 
 from __future__ import annotations
 
 import math
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
 
-from .style import DIVERGING, SEQUENTIAL, count, numbers, one_axes, some_of
+from .style import BLUE, DIVERGING, SEQUENTIAL, count, new_figure, numbers, one_axes, some_of
 
-__all__ = ["feature_maps", "filters"]
+__all__ = ["encoder", "feature_maps", "filters"]
 
 
 def filters(weight: np.ndarray, ax: Axes | None = None, *, columns: int | None = None) -> Axes:
@@ -69,6 +71,54 @@ def feature_maps(images: np.ndarray, ax: Axes | None = None, *, columns: int | N
     bar = ax.figure.colorbar(image, ax=ax)
     bar.set_ticks([0, 1], labels=["smallest\nof the map", "largest\nof the map"])
     return ax
+
+
+def encoder(image: np.ndarray, spikes: np.ndarray, *, columns: int | None = None) -> FigureBase:
+    """An image, and what the first neurons have made of it after the first and after the last step: the sums of their spikes.
+
+    The layers up to the first neurons turn an image into spikes: they are an encoder, which is learned.
+
+    Parameters
+    ----------
+    image : (H, W)
+    spikes : (T, C, H, W)
+        A map for each channel, drawn from its own smallest sum in black to its largest in white. One of equal sums is black
+        where nothing fired, else white.
+    columns : int, optional
+        Of maps; as near to a square as can be by default.
+
+    Returns
+    -------
+    Figure
+    """
+    image = numbers("image", image, "(H, W)", 2)
+    spikes = numbers("spikes", spikes, "(T, C, H, W)", 4)
+    steps, channels, height, width = spikes.shape
+    columns = _columns(channels, columns)
+    rows = -(-channels // columns)
+    inches = min(0.055, 10 / (columns * (width + 1)), 5 / (rows * (height + 1)))  # of a pixel
+    inches = max(inches, 1.5 / (columns * (width + 1)))  # the titles need some room
+    sums = np.cumsum(spikes, axis=0, dtype=np.float64)
+    shown = {t: _normalised(sums[t]) for t in sorted({0, steps - 1})}
+
+    across, down = inches * columns * (width + 1), inches * rows * (height + 1) + 0.53
+    figure = new_figure(across + 2.4, max(len(shown) * down, 2.4) + 0.3, images=True)
+    left, right = figure.subfigures(1, 2, width_ratios=(2.2, across + 0.2))
+    ax = left.subplots()
+    ax.imshow(image, cmap="gray", interpolation="nearest")
+    ax.set(xticks=[], yticks=[], title="Input image")
+    gray = matplotlib.colormaps["gray"].with_extremes(bad=BLUE)
+    for ax, (t, maps) in zip(right.subplots(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True):
+        _mosaic(ax, maps, columns, None, cmap=gray, vmin=0, vmax=1)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(rf"$\sum_t S_t$ at $t = {t}$", pad=12)  # the sum's index hangs low
+    return figure
+
+
+def _normalised(maps: np.ndarray) -> np.ndarray:
+    """maps (C, H, W) -> each scaled to [0, 1]; those of one value as they are, but at most 1."""
+    low, high = (extreme(axis=(1, 2), keepdims=True) for extreme in (maps.min, maps.max))
+    return np.where(high > low, (maps - low) / np.where(high > low, high - low, 1), np.minimum(maps, 1))
 
 
 def _columns(amount: int, columns: int | None) -> int:
