@@ -1,34 +1,78 @@
-"""Networks on disk: one npz file without pickle, that carries the network's description and its weights."""
+"""Networks on disk: the network's description, its weights, and what else its training has to remember, in one npz file.
+
+``archive.py`` has the file itself, ``files.py`` how it is replaced.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .files import atomic_write
+from . import backends
+from .archive import CheckpointError, read_arrays, refusing, write_arrays
+from .layers import Conv2d, Layer, Linear, from_config
+from .layers.normalization import BatchNorm
+from .layers.recurrent import Recurrent
 from .network import Sequential
 
-__all__ = ["CheckpointError", "load", "load_with_info", "save"]
+__all__ = ["Checkpoint", "CheckpointError", "load", "load_training", "load_with_info", "save"]
 
-FORMAT = 1
-HEADER = "spikeflow"  # the entry with the JSON description, as bytes
 WEIGHTS = "weights/"
+MAX_LAYERS = 1000
 
 
-class CheckpointError(ValueError):
-    """A file that is not a sound checkpoint."""
+class Checkpoint(NamedTuple):
+    """What a file holds.
+
+    Attributes
+    ----------
+    network : dict
+        The description, for ``Sequential.from_config``.
+    info : dict
+        What was saved about the training.
+    weights : dict of str to ndarray
+        For ``net.load_state_dict``.
+    arrays : dict of str to ndarray
+        What was saved besides.
+    """
+
+    network: dict[str, Any]
+    info: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
 
 
-def save(path: str | os.PathLike, net: Sequential, info: dict[str, Any] | None = None) -> None:
-    """Write a network, and any JSON-able ``info`` about how it was trained, to ``path``, atomically."""
-    header = {"format": FORMAT, "network": net.config(), "info": info or {}}
-    entries = {HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)}
-    entries |= {WEIGHTS + name: value for name, value in net.state_dict().items()}
-    with atomic_write(path) as file:
-        np.savez(file, **entries)
+def save(
+    path: str | os.PathLike, net: Sequential, info: dict[str, Any] | None = None, arrays: dict[str, np.ndarray] | None = None
+) -> None:
+    """Write a network to ``path``, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path-like
+    net : Sequential
+    info : dict, optional
+        Anything JSON can hold about how the network was trained.
+    arrays : dict of str to ndarray, optional
+        Arrays that training has to remember, such as ``"optimizer/0.weight/mean"``: of booleans or numbers, under names that do
+        not begin with ``weights/``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``info`` or ``arrays`` hold what a file cannot.
+    OSError
+        The file cannot be written; the old one stays.
+    """
+    arrays = arrays or {}
+    if taken := [name for name in arrays if str(name).startswith(WEIGHTS)]:
+        raise ValueError(f"arrays: names that begin with {WEIGHTS!r} are those of the network's weights; got {taken[0]!r}")
+    network = net.config()
+    _check_depth(network)
+    weights = {WEIGHTS + name: value for name, value in net.state_dict().items()}
+    write_arrays(path, {"network": network, "info": info or {}}, weights | arrays)
 
 
 def load(path: str | os.PathLike, backend: str = "cpu") -> Sequential:
@@ -46,21 +90,52 @@ def load(path: str | os.PathLike, backend: str = "cpu") -> Sequential:
 
 def load_with_info(path: str | os.PathLike, backend: str = "cpu") -> tuple[Sequential, dict[str, Any]]:
     """As ``load``, and the ``info`` that was saved with it."""
-    try:
-        entries = _read(path)
-        header = json.loads(entries.pop(HEADER).tobytes())
-        if header["format"] != FORMAT:
-            raise CheckpointError(f"{path} has checkpoint format {header['format']!r}, this version reads {FORMAT}")
-        net = Sequential.from_config(header["network"], backend=backend)
-        net.load_state_dict({name.removeprefix(WEIGHTS): value for name, value in entries.items()})
-        return net, header["info"]
-    except (OSError, MemoryError, CheckpointError):
-        raise
-    except Exception as error:  # zip, NumPy and JSON each fail in ways of their own on damaged bytes
-        raise CheckpointError(f"{path} is not a sound spikeflow checkpoint: {error}") from error
+    backends.load(backend)  # an unknown one is not the file's fault
+    found = load_training(path)
+    with refusing(path):
+        _check_sizes(found.network, found.weights)
+        net = Sequential.from_config(found.network, backend=backend)
+        net.load_state_dict(found.weights)
+        return net, found.info
 
 
-def _read(path) -> dict[str, np.ndarray]:
-    # Opened here and not by np.load, which leaves the file open when it fails.
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+def load_training(path: str | os.PathLike) -> Checkpoint:
+    """Read all that ``save`` wrote, verified but for whether description and weights fit each other; errors as of ``load``."""
+    manifest, entries = read_arrays(path)
+    with refusing(path):
+        for key in ("network", "info"):
+            if not isinstance(manifest.get(key), dict):
+                raise ValueError(f"it has no description {key!r}")
+    weights = {name.removeprefix(WEIGHTS): value for name, value in entries.items() if name.startswith(WEIGHTS)}
+    arrays = {name: value for name, value in entries.items() if not name.startswith(WEIGHTS)}
+    return Checkpoint(manifest["network"], manifest["info"], weights, arrays)
+
+
+def _check_depth(network: dict[str, Any]) -> None:
+    if len(network["layers"]) > MAX_LAYERS:
+        raise ValueError(f"a checkpoint can hold {MAX_LAYERS} layers, the network has {len(network['layers'])}")
+
+
+def _check_sizes(network: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
+    """ValueError unless the layers are as large as their weights: building them takes the memory that the description claims."""
+    _check_depth(network)
+    for position, config in enumerate(network["layers"]):
+        for key, shape in _large_shapes(from_config(config)).items():
+            name = f"{position}.{key}"
+            if name not in weights or weights[name].shape != shape:
+                found = weights[name].shape if name in weights else "nothing"
+                raise ValueError(f"{name} must have shape {shape}, got {found}")
+
+
+def _large_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
+    """-> {name: shape} of the parameter that a layer's options make large; others are no larger than what the options list."""
+    if isinstance(layer, Conv2d):
+        return {"weight": (layer.out_channels, layer.in_channels, layer.kernel_size, layer.kernel_size)}
+    if isinstance(layer, Linear):
+        return {"weight": (layer.out_features, layer.in_features)}
+    if isinstance(layer, BatchNorm):
+        return {"running_mean": (layer.num_features,)}
+    if isinstance(layer, Recurrent) and layer.all_to_all:
+        N, K = layer.linear_features or layer.conv2d_channels, layer.kernel_size
+        return {"recurrent.weight": (N, N) if K is None else (N, N, K, K)}
+    return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import math
 import os
@@ -9,7 +10,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ MAX_BYTES = 2**30
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 8
+_LONGEST_HEADER = 4 + 4 * _MAX_DIMENSIONS
 _GZIP_MAGIC = b"\x1f\x8b"
 _XZ_MAGIC = b"\xfd7zXZ\x00"
 _BLOCK = 2**16
@@ -33,13 +35,14 @@ class DatasetError(ValueError):
 def read_idx(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> np.ndarray:
     """Read an IDX file: plain, gzip or xz, told apart by the first bytes of the file.
 
-    A compressed file must hold exactly one gzip member or xz stream, with nothing after it.
+    A compressed file must hold exactly one gzip member or xz stream, with nothing after it. No more is decompressed than the
+    IDX header declares, and nothing if that is more than `max_bytes`.
 
     Parameters
     ----------
     path : str or path-like
     max_bytes : int
-        Largest decompressed size accepted, in bytes; decompression stops there.
+        Largest decompressed size accepted, in bytes.
 
     Returns
     -------
@@ -53,9 +56,20 @@ def read_idx(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> np.ndarray:
     OSError
         If the file cannot be opened or read, FileNotFoundError among them.
     """
-    with open(path, "rb") as stream:
-        data = read_bounded(stream, os.fspath(path), max_bytes)
-    return parse_idx(data, os.fspath(path))
+    name = os.fspath(path)
+    data = bytearray()
+    with open(path, "rb") as stream, _refusing(name):
+        blocks = _blocks(stream, name)
+        while len(data) < _LONGEST_HEADER and (block := next(blocks, None)) is not None:
+            data += block
+        header = _parse_header(data, name)
+        if header.size > max_bytes:
+            raise DatasetError(f"{name}: the header declares {header}, more than the accepted {max_bytes}")
+        while len(data) <= header.size and (block := next(blocks, None)) is not None:
+            data += block
+        if len(data) > header.size:
+            raise DatasetError(f"{name}: at least {len(data)} bytes, but the header declares {header}")
+    return parse_idx(data, name)
 
 
 def read_bounded(stream: BinaryIO, name: str, max_bytes: int = MAX_BYTES) -> bytearray:
@@ -78,22 +92,12 @@ def read_bounded(stream: BinaryIO, name: str, max_bytes: int = MAX_BYTES) -> byt
     DatasetError
         If the compressed stream is corrupt, truncated or followed by more bytes, or the content exceeds `max_bytes`.
     """
-    head = stream.read(len(_XZ_MAGIC))
-    stream.seek(0)
-    if head.startswith(_GZIP_MAGIC):
-        blocks = _gzip_blocks(stream, name)
-    elif head == _XZ_MAGIC:
-        blocks = _xz_blocks(stream, name)
-    else:
-        blocks = iter(lambda: stream.read(_BLOCK), b"")
     content = bytearray()
-    try:
-        for block in blocks:
+    with _refusing(name):
+        for block in _blocks(stream, name):
             content += block
             if len(content) > max_bytes:
                 raise DatasetError(f"{name}: more than the accepted {max_bytes} bytes")
-    except (zlib.error, lzma.LZMAError) as error:
-        raise DatasetError(f"{name}: corrupt compressed data: {error}") from error
     return content
 
 
@@ -115,6 +119,33 @@ def parse_idx(data: bytes | bytearray, name: str) -> np.ndarray:
     DatasetError
         If the header is malformed or the byte count is not exactly what the header declares.
     """
+    header = _parse_header(data, name)
+    if len(data) != header.size:
+        raise DatasetError(f"{name}: {len(data)} bytes, but the header declares {header}")
+    with _refusing(name):
+        array = np.ndarray(header.shape, header.dtype, buffer=data, offset=header.offset)
+        return array.astype(header.dtype.newbyteorder("="))
+
+
+class _Header(NamedTuple):
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def offset(self) -> int:
+        """Of the elements."""
+        return 4 + 4 * len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole content."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"shape {self.shape}, thus {self.size} bytes"
+
+
+def _parse_header(data: bytes | bytearray, name: str) -> _Header:
     if len(data) < 4:
         raise DatasetError(f"{name}: {len(data)} bytes, too few for an IDX header")
     if data[0] or data[1]:
@@ -125,18 +156,35 @@ def parse_idx(data: bytes | bytearray, name: str) -> np.ndarray:
         raise DatasetError(f"{name}: unknown IDX type code 0x{code:02x}, known are {known}")
     if not 1 <= ndim <= _MAX_DIMENSIONS:
         raise DatasetError(f"{name}: {ndim} dimensions, accepted are 1 to {_MAX_DIMENSIONS}")
-    header = 4 + 4 * ndim
-    if len(data) < header:
+    if len(data) < 4 + 4 * ndim:
         raise DatasetError(f"{name}: {len(data)} bytes, too few for an IDX header of {ndim} dimensions")
-    shape = struct.unpack_from(f">{ndim}I", data, 4)
-    dtype = np.dtype(_DTYPES[code])
-    expected = header + math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        raise DatasetError(f"{name}: {len(data)} bytes, but the header declares shape {shape}, thus {expected} bytes")
+    header = _Header(np.dtype(_DTYPES[code]), struct.unpack_from(f">{ndim}I", data, 4))
     # A dimension of zero makes any other sizes fit an empty file, but NumPy limits their product all the same.
-    if math.prod(max(size, 1) for size in shape) * dtype.itemsize > sys.maxsize:
-        raise DatasetError(f"{name}: shape {shape} is too large for an array")
-    return np.ndarray(shape, dtype, buffer=data, offset=header).astype(dtype.newbyteorder("="))
+    if 0 in header.shape and math.prod(max(n, 1) for n in header.shape) * header.dtype.itemsize > sys.maxsize:
+        raise DatasetError(f"{name}: shape {header.shape} is too large for an array")
+    return header
+
+
+@contextlib.contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """A block in which the content of a file may fail to be decompressed, or to fit into memory."""
+    try:
+        yield
+    except (zlib.error, lzma.LZMAError) as error:
+        raise DatasetError(f"{name}: corrupt compressed data: {error}") from error
+    except MemoryError as error:
+        raise DatasetError(f"{name}: not enough memory for its content") from error
+
+
+def _blocks(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    """-> the content of a file, decompressed if it is gzip or xz, at most ``_BLOCK`` bytes at a time."""
+    head = stream.read(len(_XZ_MAGIC))
+    stream.seek(0)
+    if head.startswith(_GZIP_MAGIC):
+        return _gzip_blocks(stream, name)
+    if head == _XZ_MAGIC:
+        return _xz_blocks(stream, name)
+    return iter(lambda: stream.read(_BLOCK), b"")
 
 
 def _gzip_blocks(stream: BinaryIO, name: str) -> Iterator[bytes]:
