@@ -1,7 +1,8 @@
-"""Runs of snnTorch, written down by benchmarks/make_trace.py, must come out of spikeflow.
+"""Runs of snnTorch and SpikingJelly, written down by benchmarks/make_trace*.py, must come out of spikeflow.
 
 Weights and inputs are multiples of 1/256. In the network, the sums of convolutions are then exact in any order, so that spikes
-and membranes are compared bit for bit. Single neurons are compared state by state, streamed one step at a time.
+and membranes are compared bit for bit. Single neurons are compared state by state, streamed one step at a time; the nodes, which
+are SpikingJelly's, are compared as sequences.
 """
 
 from __future__ import annotations
@@ -136,3 +137,68 @@ def test_a_neurons_loss_and_gradients_are_snntorchs(neuron):
     assert set(gradients) == set(expected)
     for name, gradient in gradients.items():
         assert error(gradient, expected[name]) <= 1e-5, name
+
+
+# ---------------------------------------------------------------------------------------------------- nodes
+
+
+NODE_RUNS = tuple(
+    f"{node}_{reset}" for node in ("if", "lif", "plif") for reset in ("hard", "hard_detached", "soft", "soft_detached")
+)
+COMPILED_NODES = ("if_soft", "lif_hard", "plif_hard_detached")
+
+
+@pytest.fixture(scope="module")
+def node_runs() -> dict[str, dict[str, np.ndarray]]:
+    with np.load(TRACES / "nodes_spikingjelly.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    return {name: part(arrays, name) for name in {key.split("/")[0] for key in arrays if "/" in key}}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(name, "reference") for name in NODE_RUNS] + [(name, "cpu") for name in COMPILED_NODES],
+    ids=lambda pair: "-".join(pair),
+)
+def node(request, node_runs):
+    """-> the run, and the same layer in spikeflow."""
+    name, backend = request.param
+    run = node_runs[name]
+    case = json.loads(str(run["case"]))
+    layer = getattr(sf, case["neuron"])(**case["options"], surrogate_function=case["surrogate_function"])
+    net = sf.Sequential(layer, backend=backend)
+    net.load_state_dict({f"0.{key}": value for key, value in part(run, "weight").items()})
+    return run, net
+
+
+def test_there_is_a_run_of_each_node(node_runs):
+    assert set(node_runs) == set(NODE_RUNS)
+
+
+def test_a_nodes_spikes_and_membranes_are_spikingjellys(node):
+    run, net = node
+    spikes, membrane = net.forward(run["x"])
+    np.testing.assert_array_equal(spikes, run["spikes"])
+    np.testing.assert_allclose(membrane, run["membrane"], rtol=0, atol=1e-6 if "weight/w" in run else 0)
+
+
+def test_a_nodes_gradients_are_spikingjellys(node):
+    run, net = node
+    net.zero_grad()
+    net.forward(run["x"])
+    gradients = {"x": net.backward(run["dspikes"], run["dmembrane"], input_grad=True)}
+    gradients |= {parameter.name.partition(".")[2]: parameter.grad for parameter in net.parameters()}
+    expected = part(run, "grad")
+    assert set(gradients) == set(expected)
+    for name, gradient in gradients.items():
+        assert error(gradient, expected[name]) <= 1e-5, name
+
+
+def test_a_membrane_at_the_threshold_is_a_spike_of_spikingjelly(node_runs):
+    for name in ("if_hard", "if_soft"):
+        run = node_runs[name]
+        options = json.loads(str(run["case"]))["options"]
+        start = np.full_like(run["membrane"][:1], options["v_reset"] or 0)
+        before = np.concatenate([start, run["membrane"][:-1]]) + run["x"]  # exact
+        there = before == options["v_threshold"]
+        assert there.any() and run["spikes"][there].all()
