@@ -52,7 +52,7 @@ def spike_bits(num_steps, B, H, W, C):
 
 
 def neuron_pool_backward(model: Model, dy, x, scale, shift, mean, num_steps, params, K, bits=None):
-    """dy (T, B, H', W', C), x (T or 1, B, H, W, C) -> dx of the currents, and (2, C) float64: its sum, and that of dx (x - mean)."""
+    """dy (T, B, H', W', C), x (T or 1, B, H, W, C) -> dx, and (2, C) float64: its sum, and that of dx (x - mean)."""
     _, _, H, W, C = x.shape
     threshold, node = params[0, 0], model.key.node
     beside = np.nextafter(threshold, -np.inf if node else np.inf, dtype=x.dtype)
