@@ -32,6 +32,7 @@ __all__ = [
     "empty",
     "equal_bits",
     "lasting_zeros",
+    "prefetch_for_writing",
     "scratch",
     "set_bits",
     "stack_array",
@@ -178,9 +179,11 @@ def _spread(builder, x, vector):
 def table_operations(dtype: np.dtype) -> SimpleNamespace:
     """-> intrinsics on tables of ``lanes`` numbers of 4 bytes, each table one vector; ``lanes`` is 2 to the power ``bits``.
 
-    ``add_masked(a, i, x, mask, j)``         a[i + e] += x for those e < lanes with all bits set in mask[j + e], uint32; 0 elsewhere
+    ``add_masked(a, i, x, mask, j)``         a[i + e] += x for e < lanes where mask[j + e], uint32, is all ones, not 0
     ``add_chosen(a, i, b, j, index, k)``     a[i + e] += b[j + index[k + e] mod lanes] for e < lanes, index uint32
+    ``add_chosen_scaled(a, i, x, b, j, index, k)``  the same, times x; no integers
     ``drop_bits(index, k)``                  index[k : k + lanes] >>= bits
+    ``scale_bias(a, i, b, j, s, t, k)``      a[i + e] = b[j + e] s[k + e] + t[k + e] for e < lanes, b int32, a, s and t float32
     ``transpose(a, i, b, j, stride)``        a[i + e lanes + f] = b[j + f stride + e] for e, f < lanes
 
     A table in a register needs no memory: x86-64 chooses among its numbers for all lanes at once, by AVX-512 or by AVX2.
@@ -216,6 +219,18 @@ def table_operations(dtype: np.dtype) -> SimpleNamespace:
         return types.void(a, types.uintp, b, types.uintp, index, types.uintp), generate
 
     @intrinsic
+    def add_chosen_scaled(typing_context, a, i, x, b, j, index, k):
+        def generate(context, builder, signature, args):
+            target = place(context, builder, a, *args[:2])
+            table = builder.load(place(context, builder, b, *args[3:5]), align=4)
+            which = builder.load(index_place(context, builder, index, *args[5:]), align=4)
+            product = builder.fmul(_spread(builder, args[2], vector), _choose(builder, table, which), flags=["contract"])
+            builder.store(builder.fadd(builder.load(target, align=4), product, flags=["contract"]), target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(a, types.uintp, numba.from_dtype(dtype), b, types.uintp, index, types.uintp), generate
+
+    @intrinsic
     def drop_bits(typing_context, index, k):
         def generate(context, builder, signature, args):
             target = index_place(context, builder, index, *args)
@@ -223,6 +238,19 @@ def table_operations(dtype: np.dtype) -> SimpleNamespace:
             return context.get_dummy_value()
 
         return types.void(index, types.uintp), generate
+
+    @intrinsic
+    def scale_bias(typing_context, a, i, b, j, scale, bias, k):
+        def generate(context, builder, signature, args):
+            floats = functools.partial(_place, vector=ir.VectorType(ELEMENTS["float32"], lanes))
+            numbers = builder.sitofp(builder.load(place(context, builder, b, *args[2:4]), align=4), floats.keywords["vector"])
+            factor = builder.load(floats(context, builder, scale, args[4], args[6]), align=4)
+            addend = builder.load(floats(context, builder, bias, args[5], args[6]), align=4)
+            total = builder.fadd(builder.fmul(numbers, factor), addend)
+            builder.store(total, floats(context, builder, a, *args[:2]), align=4)
+            return context.get_dummy_value()
+
+        return types.void(a, types.uintp, b, types.uintp, scale, bias, types.uintp), generate
 
     @intrinsic
     def transpose(typing_context, a, i, b, j, stride):
@@ -239,7 +267,14 @@ def table_operations(dtype: np.dtype) -> SimpleNamespace:
         return types.void(a, types.uintp, b, types.uintp, types.uintp), generate
 
     return SimpleNamespace(
-        lanes=lanes, bits=bits, add_masked=add_masked, add_chosen=add_chosen, drop_bits=drop_bits, transpose=transpose
+        lanes=lanes,
+        bits=bits,
+        add_masked=add_masked,
+        add_chosen=add_chosen,
+        add_chosen_scaled=add_chosen_scaled,
+        drop_bits=drop_bits,
+        scale_bias=scale_bias,
+        transpose=transpose,
     )
 
 
@@ -273,6 +308,21 @@ def _transposed(builder, rows):
                     rows[which] = builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(WORD, lanes), lane))
         step *= 2
     return rows
+
+
+@intrinsic
+def prefetch_for_writing(typing_context, array, i):
+    """Fetch the cache line of element ``i`` of a flat array, soon to be written; it need not exist."""
+
+    def generate(context, builder, signature, args):
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        line = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [line.type, WORD, WORD, WORD])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [line.type], kind)
+        builder.call(prefetch, [line, ir.Constant(WORD, 1), ir.Constant(WORD, 3), ir.Constant(WORD, 1)])  # write, keep, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.uintp), generate
 
 
 @intrinsic

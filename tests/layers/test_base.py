@@ -100,7 +100,10 @@ def test_a_layer_keeps_its_numbers_when_the_callers_array_changes():
 @pytest.mark.parametrize(
     "config, message",
     [
-        ({"type": "Conv3d"}, "unknown layer 'Conv3d'; known are Conv2d, Flatten, Linear, MaxPool2d, Alpha, Lapicque, Leaky, "),
+        (
+            {"type": "Conv3d"},
+            r"unknown layer 'Conv3d' \(did you mean 'Conv2d'\?\); known are AvgPool2d, BatchNorm1d, BatchNorm2d, ",
+        ),
         ({}, "unknown layer None"),
         ({"type": "Linear", "in_features": 3}, "layer Linear: .*out_features"),
         ({"type": "Flatten", "axis": 1}, "layer Flatten: .*axis"),

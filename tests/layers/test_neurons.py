@@ -633,4 +633,10 @@ def test_a_number_for_each_channel_between_convolutions_on_both_backends():
 
 
 def test_every_layer_is_listed_as_a_neuron():
-    assert {neuron.__name__ for neuron in layers.NEURONS} == {*FIRING, "LeakyIntegrator", "IFNode", "LIFNode", "ParametricLIFNode"}
+    assert {neuron.__name__ for neuron in layers.NEURONS} == {
+        *FIRING,
+        "LeakyIntegrator",
+        "IFNode",
+        "LIFNode",
+        "ParametricLIFNode",
+    }

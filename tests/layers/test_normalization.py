@@ -139,7 +139,8 @@ def test_finite_differences(training):
 def test_finite_differences_over_blocks_with_average_pools():
     net = sf.Sequential(
         Conv2d(1, 3, 3, bias=False), BatchNorm2d(3), Leaky(0.8), AvgPool2d(2),
-        Conv2d(3, 2, 2, bias=False), BatchNorm2d(2, affine=False), Leaky(0.5), AvgPool2d(2, stride=1), Flatten(), Linear(2, 3), Leaky(0.5), dtype=np.float64,
+        Conv2d(3, 2, 2, bias=False), BatchNorm2d(2, affine=False), Leaky(0.5), AvgPool2d(2, stride=1),
+        Flatten(), Linear(2, 3), Leaky(0.5), dtype=np.float64,
     )  # fmt: skip
     images = np.random.default_rng(0).random((9, 1, 8, 8))
     report = sf.gradcheck(net, images, np.arange(9) % 3, sf.losses.ce_rate_loss(), num_steps=3, entries=6, directions=2)

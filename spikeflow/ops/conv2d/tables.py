@@ -6,16 +6,16 @@ dense product's work, without its multiplications, and no branches. A vector reg
 instruction looks up 16 four-bit numbers in it at once (``simd.table_operations``; with 8 lanes, groups of 3).
 
 Forward.  The lanes are 16 frames (b, t), which share position, tap and table. ``spike_frames`` collects the spikes of up to 32
-channels of a frame in one number, from which the groups are taken in turn; an R x Q tile of sums, R vectors of frames x Q outputs,
+channels of a frame in one number, from which the groups are taken in turn. A tile of sums, of some vectors of frames x Q outputs,
 stays in registers over a kernel row. Sums are of whole numbers, see ``cpu.whole_numbers``: the bits are those of events.py.
 
 Weight gradient.  (3) sums over steps: a neuron's share at one position, for one output, is one of 16 sums of dy at four steps.
 The table is made from dy, and the lanes are 16 channels. ``spike_steps`` collects the steps of up to 8 positions of a channel in
-one number. A tile of R vectors of channels x Q outputs stays in registers over some rows of positions, whose tables stay in the
-first-level cache.
+one number. A tile of some vectors of channels x Q outputs stays in registers over some rows of positions, whose tables stay in
+the first-level cache.
 
-Linear layer.  Features are channels of an image of one pixel; in the weight gradient, samples are positions of one row. The weight
-is read as it lies in memory, a slice of outputs at a time, so that a layer of tens of megabytes is read once for a whole batch.
+Linear layer.  Features are channels of an image of one pixel; in the weight gradient, samples are positions of one row. The
+weight is read as it lies in memory, a slice of outputs at a time, so that one of tens of megabytes is read once for a batch.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..jit import inline, kernel
 from ..simd import (
     empty,
     lasting_zeros,
+    prefetch_for_writing,
     set_bits,
     stack_array,
     table_operations,
@@ -51,11 +52,12 @@ INDEX = np.dtype(np.uint32)
 SINGLE = np.dtype(np.float32)
 WHOLE = np.dtype(np.int32)
 TABLES = 2**15 // (Q * LANES * 4)  # groups whose tables, for Q outputs, take two thirds of a first-level cache
-TILE = 4  # vectors of frames or channels in a tile
+TILE = 4 if LANES == 16 else 2  # vectors of frames or channels in a tile
 DEPTH = 128  # outputs whose weights for V features stay in the first-level cache
 NOTHING, ONE = np.uint64(0), np.uint64(1)
 MASK = np.uint64((1 << GROUP) - 1)
-SUMS = 2**17  # of the forward pass, waiting to be transposed: half a second-level cache
+AHEAD = 8  # positions, of lines that are to be fetched before they are written
+SUMS = 2**17  # of the forward pass that wait to be transposed: half a second-level cache
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Frames:
 
     index: np.ndarray  # (H, W, words, F) uint32, bit i of [y, x, w, b T + t]: does channel w GROUP groups + i spike?
     groups: int  # of channels in a word
-    samples: int  # B, of which the last frames, F whole tiles, may be no more than padding
+    samples: int  # B; F is T B, filled up to whole tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +154,9 @@ def dx_panels(dy):
 def linear_dx_wide(panels, weight, features, dx):
     """(4) for some features: panels of ``dx_panels``, weight (O, F), ``features`` a slice -> writes those of dx (T, B, F).
 
-    Behind a Flatten dx is (T, B, H, W, C) and the slice one of channels; 16 of them fill a cache line.
+    Behind a Flatten dx is (T, B, H, W, C) and the slice one of channels; 16 of them fill a cache line. dx is C-contiguous.
     """
+    weight = np.ascontiguousarray(weight)
     lo, hi, _ = features.indices(dx.shape[-1])
     pixels = dx[0, 0].size // dx.shape[-1]
     part = weight[:, lo * pixels : hi * pixels]
@@ -180,9 +183,9 @@ def _forward(frames, T, units, scale, bias, shape, stride, padding):
     )
     y = empty((T, frames.samples, height, width, O), SINGLE)
     numbers = scale[:O], np.zeros(O, SINGLE) if bias is None else bias
-    geometry = K, L, C, stride, padding, band, chunk
+    geometry = K, L, C, stride, padding, band, chunk, frames.groups
     flat = frames.index.reshape(-1), (H, W, words, F), units.reshape(-1), units.shape[3]
-    make_forward(frames.groups, _tile(F))(*flat, *numbers, geometry, memory, y)
+    make_forward(_tile(F))(*flat, *numbers, geometry, memory, y)
     return y
 
 
@@ -194,7 +197,7 @@ def _dweight(dy, steps, itemsize, stride, padding, sums):
     chunk = _even(height * J, max(1, TABLES // (S * fields)))
     geometry = fields, stride, padding, chunk, 8 * itemsize
     memory = empty((chunk * S * fields * Q * LANES,), SINGLE)
-    make_dweight(_tile(steps.shape[-1]))(dy, steps.reshape(-1), steps.shape, geometry, _subsets(), memory, sums)
+    make_dweight(_tile(steps.shape[-1]))(dy, steps.reshape(-1), steps.shape, geometry, _subsets(), SINGLE.type(1), memory, sums)
 
 
 @functools.cache
@@ -240,10 +243,10 @@ def spike_frames(spikes, make=zeros):
 
 
 def spike_steps(spikes, L, width, stride, padding, make=zeros):
-    """spikes (T, B, H, W, C) as SpikeWords -> index (B, H, L, J, S, C') uint32 for a kernel of L columns.
+    """spikes (T, B, H, W, C) as SpikeWords -> index (B, H, L, J, S, C') uint32 for a kernel of L columns, C' whole tiles.
 
-    Field e of [b, y, l, j, s, c]: the steps of group s at which channel c spikes at pixel (y, (j fields + e) stride + l - padding),
-    the one under column l of the kernel in output column j fields + e of ``width``. C' is whole tiles.
+    Field e of [b, y, l, j, s, c]: at which steps of group s does channel c spike at pixel (y, x), the pixel that column l of the
+    kernel meets in output column j fields + e of ``width``: x = (j fields + e) stride + l - padding.
     """
     T, B, H, _, C = spikes.shape
     J = -(-width // FIELDS)
@@ -311,94 +314,15 @@ def make_steps():
 
 
 @functools.cache
-def make_forward(G, R):
-    """-> the kernel of (1) for words of G groups, with a register tile of R vectors of frames x Q outputs."""
-    operations, vectors = table_operations(WHOLE), vector_operations(WHOLE)
-    add_chosen, add_masked, drop_bits, transpose = (
-        operations.add_chosen, operations.add_masked, operations.drop_bits, operations.transpose,
-    )  # fmt: skip
-    copy, clear, copy_index = vectors.copy, vectors.clear, vector_operations(INDEX).copy
-    registers, indices, one = stack_array(WHOLE, R * Q * LANES), stack_array(INDEX, R * LANES), stack_array(WHOLE, LANES)
-    held, bases, masks = stack_array(WHOLE, Q * LANES), stack_array(np.dtype(U), Q), stack_array(INDEX, GROUP * LANES)
+def make_forward(R):
+    """-> the kernel of (1) with a register tile of R vectors of frames x Q outputs."""
+    fill_tables, add_row, write = _make_weight_tables(), _make_add_row(R), _make_write()
 
-    @inline
-    def fill_tables(units, V, first, k, low, high, geometry, O, subsets, tables):
-        """tables (L, high - low, G, Q, LANES) flat: the sums of the weights of kernel row k, for outputs first ... first + Q - 1."""
-        K, L, C, _, _, _, _ = geometry
-        table, mask, starts, at = one(), masks(), bases(), U(0)
-        for bit in range(GROUP):
-            copy_index(mask, U(bit * LANES), subsets, U(bit * LANES))
-        for q in range(Q):
-            o = min(first + q, O - 1)  # beyond the last output it does not matter
-            starts[q] = U((o // V * K + k) * L * C * V + o % V)
-        for l in range(L):
-            for w in range(low, high):
-                for g in range(G):
-                    c = (w * G + g) * GROUP
-                    place = U((l * C + c) * V)
-                    for q in range(Q):
-                        clear(table, U(0))
-                        if c + GROUP <= C:
-                            for bit in range(GROUP):
-                                add_masked(table, U(0), units[starts[q] + place + U(bit * V)], mask, U(bit * LANES))
-                        else:
-                            for bit in range(C - c):
-                                add_masked(table, U(0), units[starts[q] + place + U(bit * V)], mask, U(bit * LANES))
-                        copy(tables, at, table, U(0))
-                        at += U(LANES)
-
-    @inline
-    def add_row(index, shape, tables, at, sums, to, low, high, taps):
-        """Adds to a tile of sums what the taps of one kernel row add, words low ... high - 1 of channels."""
-        _, _, words, F = shape
-        acc, which, table = registers(), indices(), held()
-        for o in range(Q):
-            for r in range(R):
-                copy(acc, U((r * Q + o) * LANES), sums, to + U(o) * U(F) + U(r * LANES))
-        place = U(0)
-        for l in range(taps[0], taps[1]):
-            place = U(l * (high - low) * G * Q * LANES)
-            source = at + U(l * words + low) * U(F)
-            for _ in range(low, high):
-                for r in range(R):
-                    copy_index(which, U(r * LANES), index, source + U(r * LANES))
-                source += U(F)
-                for _ in range(G):
-                    for o in range(Q):
-                        copy(table, U(o * LANES), tables, place + U(o * LANES))
-                    for r in range(R):
-                        for o in range(Q):
-                            add_chosen(acc, U((r * Q + o) * LANES), table, U(o * LANES), which, U(r * LANES))
-                        drop_bits(which, U(r * LANES))
-                    place += U(Q * LANES)
-        for o in range(Q):
-            for r in range(R):
-                copy(sums, to + U(o) * U(F) + U(r * LANES), acc, U((r * Q + o) * LANES))
-
-    @inline
-    def write(sums, square, F, places, first, count, scale, bias, y):
-        """sums (positions, LANES, F) -> y (T, B, H', W', O) at the given positions, outputs first ... first + count - 1."""
-        T, B, height, width, O = y.shape
-        flat, image = y.reshape(-1), height * width * O
-        sample, step = 0, 0
-        for frame in range(0, T * B, LANES):
-            for place in range(places[0], places[1]):
-                transpose(square, U(0), sums, U((place - places[0]) * LANES * F + frame), U(F))
-                b, t = sample, step
-                for m in range(min(LANES, T * B - frame)):
-                    to = (t * B + b) * image + place * O + first
-                    for o in range(count):
-                        flat[U(to + o)] = numba.float32(square[U(m * LANES + o)]) * scale[U(first + o)] + bias[U(first + o)]
-                    t += 1
-                    if t == T:
-                        b, t = b + 1, 0
-            sample, step = (frame + LANES) // T, (frame + LANES) % T
-
-    @kernel(G, R)
+    @kernel(R)
     def conv2d_forward_tables_kernel(index, shape, units, V, scale, bias, geometry, memory, y):
         """index of Frames, flat, of ``shape``, units (O / V, K, L C, V) flat, scale, bias (O) -> y."""
         H, W, words, F = shape
-        K, L, _, stride, padding, band, chunk = geometry
+        K, L, _, stride, padding, band, chunk, G = geometry
         height, width, O = y.shape[2:]
         tables, sums, square, subsets = memory
         for first in range(0, O, LANES):
@@ -421,24 +345,159 @@ def make_forward(G, R):
                                         taps = max(0, -left), min(L, W - left)
                                         at = U((row * W + left) * words * F + frame)
                                         to = U((((i - top) * width + j) * LANES + o) * F + frame)
-                                        add_row(index, shape, tables, at, sums, to, low, high, taps)
+                                        add_row(index, shape, tables, at, sums, to, low, high, taps, G)
                 write(sums, square, F, (top * width, bottom * width), first, count, scale, bias, y)
 
     return conv2d_forward_tables_kernel
 
 
+def _make_weight_tables():
+    operations, vectors = table_operations(WHOLE), vector_operations(WHOLE)
+    copy, clear, add_masked, copy_index = vectors.copy, vectors.clear, operations.add_masked, vector_operations(INDEX).copy
+    one, masks, bases = stack_array(WHOLE, LANES), stack_array(INDEX, GROUP * LANES), stack_array(np.dtype(U), Q)
+
+    def weight_tables(units, V, first, k, low, high, geometry, O, subsets, tables):
+        """tables (L, high - low, G, Q, LANES) flat: the sums of the weights of kernel row k, for Q outputs from ``first`` on."""
+        K, L, C, _, _, _, _, G = geometry
+        table, mask, starts, at = one(), masks(), bases(), U(0)
+        for bit in range(GROUP):
+            copy_index(mask, U(bit * LANES), subsets, U(bit * LANES))
+        for q in range(Q):
+            o = min(first + q, O - 1)  # beyond the last output it does not matter
+            starts[q] = U((o // V * K + k) * L * C * V + o % V)
+        for l in range(L):
+            for w in range(low, high):
+                c = w * G * GROUP
+                whole = max(0, min(G, (C - c) // GROUP))
+                place = U((l * C + c) * V)
+                for _ in range(whole):
+                    for q in range(Q):
+                        clear(table, U(0))
+                        for bit in range(GROUP):
+                            add_masked(table, U(0), units[starts[q] + place + U(bit * V)], mask, U(bit * LANES))
+                        copy(tables, at, table, U(0))
+                        at += U(LANES)
+                    place += U(GROUP * V)
+                for g in range(whole, G):
+                    for q in range(Q):
+                        clear(table, U(0))
+                        for bit in range(min(GROUP, C - c - g * GROUP)):
+                            add_masked(table, U(0), units[starts[q] + place + U(bit * V)], mask, U(bit * LANES))
+                        copy(tables, at, table, U(0))
+                        at += U(LANES)
+                    place += U(GROUP * V)
+
+    return inline(weight_tables)
+
+
+def _make_add_row(R):
+    operations, copy, copy_index = table_operations(WHOLE), vector_operations(WHOLE).copy, vector_operations(INDEX).copy
+    add_chosen, drop_bits = operations.add_chosen, operations.drop_bits
+    registers, held = stack_array(WHOLE, R * Q * LANES), stack_array(WHOLE, Q * LANES)
+    indices = stack_array(INDEX, R * LANES)
+
+    def add_row(index, shape, tables, at, sums, to, low, high, taps, G):
+        """Adds to a tile of sums what the taps of one kernel row add, words low ... high - 1 of channels."""
+        _, _, words, F = shape
+        acc, which, table = registers(), indices(), held()
+        for o in range(Q):
+            for r in range(R):
+                copy(acc, U((r * Q + o) * LANES), sums, to + U(o) * U(F) + U(r * LANES))
+        for l in range(taps[0], taps[1]):
+            place = U(l * (high - low) * G * Q * LANES)
+            source = at + U(l * words + low) * U(F)
+            for _ in range(low, high):
+                for r in range(R):
+                    copy_index(which, U(r * LANES), index, source + U(r * LANES))
+                source += U(F)
+                for _ in range(G):
+                    for o in range(Q):
+                        copy(table, U(o * LANES), tables, place + U(o * LANES))
+                    for r in range(R):
+                        for o in range(Q):
+                            add_chosen(acc, U((r * Q + o) * LANES), table, U(o * LANES), which, U(r * LANES))
+                        drop_bits(which, U(r * LANES))
+                    place += U(Q * LANES)
+        for o in range(Q):
+            for r in range(R):
+                copy(sums, to + U(o) * U(F) + U(r * LANES), acc, U((r * Q + o) * LANES))
+
+    return inline(add_row)
+
+
+def _make_write():
+    operations = table_operations(WHOLE)
+    transpose, scale_bias = operations.transpose, operations.scale_bias
+
+    def write(sums, square, F, places, first, count, scale, bias, y):
+        """sums (positions, LANES, F) -> y (T, B, H', W', O) at the given positions, outputs first ... first + count - 1."""
+        T, B, height, width, O = y.shape
+        flat, image = y.reshape(-1), height * width * O
+        sample, step = 0, 0
+        for frame in range(0, T * B, LANES):
+            for place in range(places[0], places[1]):
+                transpose(square, U(0), sums, U((place - places[0]) * LANES * F + frame), U(F))
+                b, t = sample, step
+                for m in range(min(LANES, T * B - frame)):
+                    to = (t * B + b) * image + place * O + first
+                    prefetch_for_writing(flat, U(to + AHEAD * O))
+                    if count == LANES:
+                        scale_bias(flat, U(to), square, U(m * LANES), scale, bias, U(first))
+                    else:
+                        for o in range(count):
+                            flat[U(to + o)] = numba.float32(square[U(m * LANES + o)]) * scale[U(first + o)] + bias[U(first + o)]
+                    t += 1
+                    if t == T:
+                        b, t = b + 1, 0
+            sample, step = (frame + LANES) // T, (frame + LANES) % T
+
+    return inline(write)
+
+
 @functools.cache
 def make_dweight(R):
     """-> the kernel of (3) with a register tile of R vectors of channels x Q outputs."""
-    operations, vectors = table_operations(SINGLE), vector_operations(SINGLE)
-    add_chosen, add_masked, drop_bits = operations.add_chosen, operations.add_masked, operations.drop_bits
-    copy, clear, add, copy_index = vectors.copy, vectors.clear, vectors.add, vector_operations(INDEX).copy
-    registers, indices, one = stack_array(SINGLE, R * Q * LANES), stack_array(INDEX, R * LANES), stack_array(SINGLE, LANES)
-    held, places, masks = stack_array(SINGLE, Q * LANES), stack_array(np.dtype(U), Q), stack_array(INDEX, GROUP * LANES)
+    fill_tables, add_sites = _make_gradient_tables(), _make_add_sites(R)
 
-    @inline
-    def fill_tables(dy, b, first, sites, S, J, geometry, subsets, tables):
-        """tables (sites, S, fields, Q, LANES) flat: the sums over groups of steps of sample b, for outputs first ... first + Q - 1."""
+    @kernel(R)
+    def conv2d_dweight_tables_kernel(dy, index, shape, geometry, subsets, unit, tables, sums):
+        """dy (T, B, H', W', O), index of ``spike_steps``, flat, of ``shape`` -> adds into sums (O, K, L, C')."""
+        B, H, L, J, S, C = shape
+        fields, stride, padding, chunk, _ = geometry
+        height, width, O = dy.shape[2:]
+        K, flat = sums.shape[1], sums.reshape(-1)
+        for b in range(B):
+            for low in range(0, height * J, chunk):
+                high = min(low + chunk, height * J)
+                for first in range(0, O, Q):
+                    fill_tables(dy, b, first, (low, high), S, J, geometry, subsets, tables)
+                    for k in range(K):
+                        # Output rows whose tap k lies in the image: 0 <= i stride + k - padding < H.
+                        lowest, beyond = (padding - k + stride - 1) // stride, (H - 1 + padding - k) // stride + 1
+                        sites = max(low, lowest * J), min(high, beyond * J)
+                        if sites[0] >= sites[1]:
+                            continue
+                        y, j = sites[0] // J * stride + k - padding, sites[0] % J
+                        place = U((sites[0] - low) * S * fields * Q * LANES)
+                        for l in range(L):
+                            at = (((b * H + y) * L + l) * J + j) * S * C
+                            row = (stride * L - 1) * J * S * C
+                            for c in range(0, C, R * LANES):
+                                to = U(((first * K + k) * L + l) * C + c), U(K * L * C)
+                                add_sites(
+                                    index, U(at + c), row, sites, shape, geometry, width, tables, place, unit, flat, to, O - first
+                                )
+
+    return conv2d_dweight_tables_kernel
+
+
+def _make_gradient_tables():
+    operations, vectors = table_operations(SINGLE), vector_operations(SINGLE)
+    copy, clear, add_masked, copy_index = vectors.copy, vectors.clear, operations.add_masked, vector_operations(INDEX).copy
+    one, masks, places = stack_array(SINGLE, LANES), stack_array(INDEX, GROUP * LANES), stack_array(np.dtype(U), Q)
+
+    def gradient_tables(dy, b, first, sites, S, J, geometry, subsets, tables):
+        """tables (sites, S, fields, Q, LANES) flat: the sums of dy over groups of steps of sample b, for Q outputs."""
         T, B, height, width, O = dy.shape
         fields, _, _, _, size = geometry
         flat, image, groups = dy.reshape(-1), U(B * height * width * O), (size + GROUP - 1) // GROUP
@@ -468,9 +527,22 @@ def make_dweight(R):
                         at += U(LANES)
                     place += U(O)
 
-    @inline
-    def add_sites(index, at, row, sites, shape, geometry, width, tables, place, sums, to, count):
-        """Adds what the given sites add to a tile of one tap's sums; the tap's index begins at ``at`` and grows by ``row``."""
+    return inline(gradient_tables)
+
+
+def _make_add_sites(R):
+    operations, vectors = table_operations(SINGLE), vector_operations(SINGLE)
+    copy, clear, add, copy_index = vectors.copy, vectors.clear, vectors.add, vector_operations(INDEX).copy
+    add_chosen, add_scaled, drop_bits = operations.add_chosen, operations.add_chosen_scaled, operations.drop_bits
+    registers, held = stack_array(SINGLE, R * Q * LANES), stack_array(SINGLE, Q * LANES)
+    indices = stack_array(INDEX, R * LANES)
+
+    def add_sites(index, at, row, sites, shape, geometry, width, tables, place, unit, sums, to, count):
+        """Adds what the given sites add to a tile of one tap's sums; the tap's index begins at ``at`` and grows by ``row``.
+
+        Half of the summands are multiplied by ``unit``, a 1 that the compiler does not know: to the same bits, but in the part of
+        the processor that fuses products into sums, while the one that only adds is busy with the others.
+        """
         _, _, L, J, S, C = shape
         fields = geometry[0]
         acc, which, table = registers(), indices(), held()
@@ -490,8 +562,10 @@ def make_dweight(R):
                     for o in range(Q):
                         copy(table, U(o * LANES), tables, step + U(o * LANES))
                     for r in range(R):
-                        for o in range(Q):
+                        for o in range(0, Q, 2):
                             add_chosen(acc, U((r * Q + o) * LANES), table, U(o * LANES), which, U(r * LANES))
+                        for o in range(1, Q, 2):
+                            add_scaled(acc, U((r * Q + o) * LANES), unit, table, U(o * LANES), which, U(r * LANES))
                         drop_bits(which, U(r * LANES))
                     step += U(Q * LANES)
                 place += U(fields * Q * LANES)
@@ -503,36 +577,7 @@ def make_dweight(R):
                 for r in range(R):
                     add(sums, to[0] + U(o) * to[1] + U(r * LANES), acc, U((r * Q + o) * LANES))
 
-    @kernel(R)
-    def conv2d_dweight_tables_kernel(dy, index, shape, geometry, subsets, tables, sums):
-        """dy (T, B, H', W', O), index of ``spike_steps``, flat, of ``shape`` -> adds into sums (O, K, L, C')."""
-        B, H, L, J, S, C = shape
-        fields, stride, padding, chunk, _ = geometry
-        height, width, O = dy.shape[2:]
-        K, flat = sums.shape[1], sums.reshape(-1)
-        for b in range(B):
-            for low in range(0, height * J, chunk):
-                high = min(low + chunk, height * J)
-                for first in range(0, O, Q):
-                    fill_tables(dy, b, first, (low, high), S, J, geometry, subsets, tables)
-                    for k in range(K):
-                        # Output rows whose tap k lies in the image: 0 <= i stride + k - padding < H.
-                        lowest, beyond = (padding - k + stride - 1) // stride, (H - 1 + padding - k) // stride + 1
-                        sites = max(low, lowest * J), min(high, beyond * J)
-                        if sites[0] >= sites[1]:
-                            continue
-                        y, j = sites[0] // J * stride + k - padding, sites[0] % J
-                        place = U((sites[0] - low) * S * fields * Q * LANES)
-                        for l in range(L):
-                            at = (((b * H + y) * L + l) * J + j) * S * C
-                            row = (stride * L - 1) * J * S * C
-                            for c in range(0, C, R * LANES):
-                                to = U(((first * K + k) * L + l) * C + c), U(K * L * C)
-                                add_sites(
-                                    index, U(at + c), row, sites, shape, geometry, width, tables, place, flat, to, O - first
-                                )
-
-    return conv2d_dweight_tables_kernel
+    return inline(add_sites)
 
 
 @functools.cache

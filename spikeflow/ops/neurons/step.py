@@ -92,7 +92,7 @@ def make_step(key: Key, smooth, primitive):
 def make_forced_step(key: Key):
     """-> force(state, x, fires, edges, p): the new state and u[t] of a neuron that fires as ``fires`` says.
 
-    For a run from rounded currents. u[t] is moved where it has to be: to at least edges[0], the lowest u that fires, or to at most
+    For a run from rounded currents. u[t] is moved where need be: to at least edges[0], the lowest u that fires, or to at most
     edges[1], the highest that does not.
     """
     own, settle, settles = inline(own_step(key)[0]), inline(settling(key)[0]), resets_at_once(key)
