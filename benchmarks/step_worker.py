@@ -1,4 +1,4 @@
-"""The child process of train_step.py: makes candidates and runs their steps when told to."""
+"""The child process of train_step.py and fashion_step.py: makes candidates and runs their steps when told to."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import harness
 held = {}
 
 
-def make(name: str, task: str) -> str | None:
-    """Make a candidate for the task in the file ``task`` -> None, or why it cannot be imported."""
+def make(name: str, task: str, network: str = "tutorial6") -> str | None:
+    """Make a candidate for a network and the task in the file ``task`` -> None, or why it cannot be imported."""
     loaded = candidates.Task.load(task)
     try:
-        held[name] = candidates.make(name, loaded), loaded
+        held[name] = candidates.make(name, loaded, network), loaded
     except ImportError as error:
         return str(error)
     return None

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         if not harness.agree(losses, not_judged=[name for name in losses if not candidates.CANDIDATES[name][2]]):
             return 1
         seconds = harness.alternate({name: candidates.seconds_of(step) for name, step in steps.items()}, args.rounds)
-        memory = {} if args.no_memory else {name: peak_memory(name, path, args) for name in steps}
+        memory = {} if args.no_memory else {name: peak_memory(name, path, args, args.inference) for name in steps}
     print(f"\n{title(args)}\n\n{harness.timing_table(seconds, memory)}")
     options = {key: value for key, value in vars(args).items() if key not in ("peer_python", "json")}
     result = {"options": options, "environment": environment, "losses": losses, "seconds": seconds}
@@ -118,13 +118,17 @@ def peer_steps(worker: harness.Worker, path: Path, names: list[str], inference: 
     return steps
 
 
-def peak_memory(name: str, path: Path, args) -> float:
+def python_of(name: str, args) -> str:
+    """-> the interpreter that runs a candidate."""
+    return sys.executable if name == "spikeflow" else args.peer_python
+
+
+def peak_memory(name: str, path: Path, args, inference: bool, network: str = "tutorial6") -> float:
     """-> peak memory in MB of a fresh process that takes two steps of one candidate."""
-    python = sys.executable if name == "spikeflow" else args.peer_python
-    with harness.Worker(python, WORKER) as worker:
-        worker.ask("make", name=name, task=str(path))
+    with harness.Worker(python_of(name, args), WORKER) as worker:
+        worker.ask("make", name=name, task=str(path), network=network)
         for _ in range(2):
-            worker.ask("run", name=name, inference=args.inference)
+            worker.ask("run", name=name, inference=inference)
         return worker.ask("peak_rss")
 
 

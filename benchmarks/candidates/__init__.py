@@ -1,4 +1,4 @@
-"""Who takes part in train_step.py: one module a candidate, which imports its library and defines ``Candidate``.
+"""Who takes part in train_step.py and fashion_step.py: one module a candidate, importing its library and defining ``Candidate``.
 
 A candidate is made from a ``Task``, and does three things:
 
@@ -6,7 +6,8 @@ A candidate is made from a ``Task``, and does three things:
     train()     one training step -> its loss
     infer()     forward alone -> the output's spikes (T, B, 10)
 
-All see the same network, weights and batch, and use the task's number of threads.
+All see the same network, weights and batch, and use the task's number of threads. ``loss_of_spikes(spikes, labels)`` is the loss
+of what ``infer`` returns, ``rate_loss`` where a candidate has none.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ CANDIDATES = {
     "jax": ("jax_step", {}, True),
     "spikingjelly": ("spikingjelly_step", {}, False),  # another neuron: it resets within the step
 }
+FASHION = {"spikeflow": ("spikeflow_fashion", {}, True), "spikingjelly": ("spikingjelly_fashion", {}, True)}
+NETWORKS = {"tutorial6": CANDIDATES, "fashion": FASHION}
 
 
 @dataclass
@@ -62,9 +65,9 @@ def _prefixed(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {PREFIX + name: value for name, value in weights.items()}
 
 
-def make(name: str, task: Task, **more) -> Any:
-    """-> the candidate of this name, with more options; ImportError if its library is not there."""
-    module, options, _ = CANDIDATES[name]
+def make(name: str, task: Task, network: str = "tutorial6", **more) -> Any:
+    """-> the candidate of this name for a network, with more options; ImportError if its library is not there."""
+    module, options, _ = NETWORKS[network][name]
     return importlib.import_module(f"candidates.{module}").Candidate(task, **options, **more)
 
 
@@ -72,7 +75,8 @@ def run(candidate: Any, task: Task, inference: bool) -> dict[str, float]:
     """Restore the weights and take one step -> {"seconds": of the step alone, "loss": before it}."""
     candidate.restore()
     seconds, result = harness.timed(candidate.infer if inference else candidate.train)
-    return {"seconds": seconds, "loss": rate_loss(result, task.labels) if inference else float(result)}
+    loss_of_spikes = getattr(candidate, "loss_of_spikes", rate_loss)
+    return {"seconds": seconds, "loss": loss_of_spikes(result, task.labels) if inference else float(result)}
 
 
 def seconds_of(step: Callable[[], dict]) -> Callable[[], float]:
@@ -85,3 +89,8 @@ def rate_loss(spikes: np.ndarray, labels: np.ndarray) -> float:
     logits = spikes.astype(np.float64)
     chosen = logits[:, np.arange(len(labels)), labels]
     return float((np.log(np.exp(logits).sum(-1)) - chosen).mean())
+
+
+def rate_error(spikes: np.ndarray, labels: np.ndarray) -> float:
+    """spikes (T, B, C), labels (B,) -> square error of the firing rates beside the one-hot labels, averaged."""
+    return float(((spikes.mean(0, dtype=np.float64) - np.eye(spikes.shape[2])[labels]) ** 2).mean())
