@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import datasets, encoding, losses, metrics, optim, plotting, schedulers, surrogate
+    from . import datasets, encoding, logs, losses, metrics, optim, plotting, schedulers, surrogate
     from .checkpoint import load
     from .finite_differences import gradcheck
     from .layers import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .parallel import get_num_threads, set_num_threads
     from .recurrences import explain
 
-_MODULES = ("datasets", "encoding", "losses", "metrics", "optim", "plotting", "schedulers", "surrogate")
+_MODULES = ("datasets", "encoding", "logs", "losses", "metrics", "optim", "plotting", "schedulers", "surrogate")
 _NAMES = {
     "Alpha": "layers",
     "AvgPool2d": "layers",
@@ -97,6 +97,7 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "load",
+    "logs",
     "losses",
     "metrics",
     "optim",

@@ -4,6 +4,7 @@
 - ``fashion_mnist``: articles of clothing in the same form, from the user's folders, Debian's package or a download
 - ``load``, ``CLASSES``: a data set by its name, and what its labels mean
 - ``DataLoader``: shuffled float32 batches whose order is a function of ``(seed, epoch)``
+- ``Augment``: random shift, flip, rotation and cutout of training images, a function of ``(seed, epoch, batch)``
 - ``data_subset``: the first part of a data set
 - ``read_idx``: reader of IDX files, plain, gzip or xz
 - ``DatasetError``: what a malformed data file raises
@@ -15,12 +16,13 @@ import os
 
 import numpy as np
 
+from spikeflow.datasets.augmentation import Augment
 from spikeflow.datasets.fashion_mnist import fashion_mnist
 from spikeflow.datasets.idx import DatasetError, read_idx
 from spikeflow.datasets.loader import DataLoader, data_subset
 from spikeflow.datasets.mnist import mnist
 
-__all__ = ["CLASSES", "DataLoader", "DatasetError", "data_subset", "fashion_mnist", "load", "mnist", "read_idx"]
+__all__ = ["CLASSES", "Augment", "DataLoader", "DatasetError", "data_subset", "fashion_mnist", "load", "mnist", "read_idx"]
 
 # By the name of the data set, what its labels mean.
 CLASSES = {

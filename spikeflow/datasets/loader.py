@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -15,7 +15,7 @@ class DataLoader:
     """Iterate over a data set in float32 batches, in an order that depends on ``(seed, epoch)`` alone.
 
     Each ``iter()`` takes the order of the attribute `epoch` and adds one to `epoch` at once, so that a loop over the
-    loader is one epoch, and a run resumed with `set_epoch` sees the batches that it would have seen uninterrupted.
+    loader is one epoch, and a run resumed with `set_epoch` and `batches` sees the batches that it would have seen uninterrupted.
 
     Parameters
     ----------
@@ -29,7 +29,10 @@ class DataLoader:
     drop_last : bool
         Leave out a last batch of fewer than `batch_size` samples.
     seed : int
-        Of the shuffles, in [0, 2**64).
+        Of the shuffles and the augmentation, in [0, 2**64).
+    augment : callable, optional
+        ``augment(images, seed, epoch, batch) -> images`` changes each batch of a training set, such as an ``Augment``; `batch`
+        counts from 0 in each epoch. So long as it is a function of its arguments, a resumed run sees the same images.
 
     Yields
     ------
@@ -60,6 +63,7 @@ class DataLoader:
         shuffle: bool = True,
         drop_last: bool = True,
         seed: int = 0,
+        augment: Callable[[np.ndarray, int, int, int], np.ndarray] | None = None,
     ) -> None:
         self._images = _checked_images(images)
         self._labels = _checked_labels(labels)
@@ -76,6 +80,9 @@ class DataLoader:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.seed = _checked_integer("seed", seed, 0, 2**64 - 1)
+        if augment is not None and not callable(augment):
+            raise TypeError(f"augment must be a function of images, seed, epoch and batch, or None, got {augment!r}")
+        self.augment = augment
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -84,9 +91,19 @@ class DataLoader:
         return full if self.drop_last or rest == 0 else full + 1
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        order = self.order(self.epoch)
+        return self.batches()
+
+    def batches(self, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As ``iter()``, but from the batch `start` of the epoch on, counted from 0.
+
+        Parameters
+        ----------
+        start : int
+            From 0 (the whole epoch) to ``len(loader)`` (nothing of it).
+        """
+        start, epoch = _checked_integer("start", start, 0, len(self)), self.epoch
         self.epoch += 1
-        return self._batches(order)
+        return self._batches(epoch, start)
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` (an integer, 0 or more) the epoch that the next ``iter()`` gives."""
@@ -99,10 +116,14 @@ class DataLoader:
             return np.arange(self.num_samples, dtype=np.int64)
         return permutation(self.num_samples, self.seed, stream="shuffle", epoch=epoch)
 
-    def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            yield _as_float32(self._images[chosen]), self._labels[chosen]
+    def _batches(self, epoch: int, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        order = self.order(epoch)
+        for batch in range(start, len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            images = _as_float32(self._images[chosen])
+            if self.augment is not None:
+                images = self.augment(images, self.seed, epoch, batch)
+            yield images, self._labels[chosen]
 
 
 def data_subset(images: np.ndarray, labels: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spikeflow.datasets import DataLoader, data_subset
+from spikeflow.datasets import Augment, DataLoader, data_subset
 from spikeflow.random import permutation
 
 
@@ -171,6 +171,73 @@ def test_set_epoch():
     np.testing.assert_array_equal(epoch_labels(loader), epochs[0])
 
 
+def all_batches(batches) -> list[tuple[bytes, bytes]]:
+    return [(images.tobytes(), labels.tobytes()) for images, labels in batches]
+
+
+@pytest.mark.parametrize("augment", [None, Augment(shift=1, flip=True, rotate=20, cutout=2)], ids=["as they are", "augmented"])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_an_epoch_can_be_entered_at_any_batch(augment, drop_last):
+    def loader() -> DataLoader:
+        return DataLoader(*samples(22), batch_size=5, seed=2, drop_last=drop_last, augment=augment)
+
+    straight = loader()
+    epochs = [all_batches(straight) for _ in range(3)]
+    for epoch in (0, 1):
+        for start in range(len(straight) + 1):
+            resumed = loader()
+            resumed.set_epoch(epoch)
+            assert all_batches(resumed.batches(start=start)) == epochs[epoch][start:]
+            assert resumed.epoch == epoch + 1
+            assert all_batches(resumed) == epochs[epoch + 1]
+
+
+def test_batches_begin_a_new_epoch_at_once():
+    loader = DataLoader(*samples(20), batch_size=5)
+    loader.batches(2)
+    assert loader.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "error"), [(-1, ValueError), (5, ValueError), (1.0, TypeError), (True, TypeError), (None, TypeError)]
+)
+def test_refused_start(start, error):
+    loader = DataLoader(*samples(20), batch_size=5)
+    with pytest.raises(error, match="start must be"):
+        loader.batches(start)
+    assert loader.epoch == 0
+
+
+def test_augmentation_sees_each_batch_once_with_its_key():
+    seen = []
+
+    def note(images, seed, epoch, batch):
+        seen.append((images.shape, images.dtype, seed, epoch, batch))
+        return images + 1
+
+    loader = DataLoader(*samples(11), batch_size=4, drop_last=False, seed=9, augment=note)
+    plain = DataLoader(*samples(11), batch_size=4, drop_last=False, seed=9)
+    for _ in range(2):
+        for (images, labels), (others, same) in zip(loader, plain, strict=True):
+            np.testing.assert_array_equal(images, others + 1)
+            np.testing.assert_array_equal(labels, same)
+    assert seen == [((size, 1, 4, 3), np.float32, 9, epoch, batch) for epoch in (0, 1) for batch, size in enumerate((4, 4, 3))]
+
+
+def test_an_augmented_image_is_that_of_its_batch():
+    augment = Augment(shift=1, flip=True, rotate=20, cutout=2)
+    images, labels = samples(12)
+    augmented = DataLoader(images, labels, batch_size=4, seed=5, augment=augment)
+    plain = DataLoader(images, labels, batch_size=4, seed=5)
+    before = images.copy()
+    for epoch in (0, 1):
+        for batch, ((changed, chosen), (given, same)) in enumerate(zip(augmented, plain, strict=True)):
+            np.testing.assert_array_equal(changed, augment(given, 5, epoch, batch), strict=True)
+            np.testing.assert_array_equal(chosen, same)
+            assert (changed != given).any()
+    np.testing.assert_array_equal(images, before)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.int64])
 def test_label_types(dtype):
     _, labels = next(iter(DataLoader(samples(3)[0], np.array([2, 0, 1], dtype), batch_size=3, shuffle=False)))
@@ -198,6 +265,7 @@ REFUSED = {
     "labels rank 2": ({"labels": LABELS[:, None]}, ValueError, r"labels must be \(N,\), got shape \(10, 1\)"),
     "seed negative": ({"seed": -1}, ValueError, "seed must be from 0 to 18446744073709551615, got -1"),
     "seed too large": ({"seed": 2**64}, ValueError, "seed must be from 0"),
+    "augment": ({"augment": True}, TypeError, "augment must be a function of images, seed, epoch and batch, or None, got True"),
     "seed float": ({"seed": 0.5}, TypeError, "seed must be an integer, got 0.5"),
 }
 
