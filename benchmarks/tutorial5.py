@@ -23,7 +23,7 @@ import spikeflow as sf
 from spikeflow import presets, training
 
 WORKER = Path(__file__).with_name("snntorch_tutorial5.py")
-PRESET = presets.PRESETS["fcn-mnist"]
+PRESET = presets.find("fcn-mnist")
 COMPARED = 10  # losses
 
 

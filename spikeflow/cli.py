@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     try:
         return arguments.command(arguments)
-    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
         print(f"spikeflow: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -44,9 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
     train.add_argument(
         "preset",
+        nargs="?",
         help="what to train: csnn-mnist (snnTorch's Tutorial 6), fcn-mnist (its Tutorial 5), "
         "csnn-fashion (SpikingJelly's Fashion-MNIST example)",
     )
+    train.add_argument("--network", metavar="FILE", help="a network of your own, described in a TOML file, instead of a preset")
     train.add_argument("--epochs", type=int, help="passes over the training set")
     train.add_argument("--batch-size", type=int, help="samples per step")
     train.add_argument("--num-steps", "--T", type=int, help="time steps that an image is shown")
@@ -54,23 +56,35 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--eval-every", type=int, help="steps between evaluations (default 50; csnn-fashion is evaluated after each epoch)"
     )
-    train.add_argument("--seed", type=int, default=0, help="key of initial weights and shuffles (default 0)")
+    train.add_argument("--seed", type=int, help="key of initial weights and shuffles (default 0)")
     train.add_argument("--threads", type=int, help="threads to use (default: all cores); results do not depend on it")
-    train.add_argument("--backend", default="cpu", help="cpu (default) or reference")
+    train.add_argument("--backend", help="cpu (default) or reference")
     train.add_argument("--data-dir", help=DATA_DIR)
-    train.add_argument("--out-dir", help="the run folder (default: runs/<preset>-<time>)")
+    train.add_argument("--out-dir", help="the run folder (default: runs/<network>-<time>)")
+    train.add_argument("--resume", metavar="RUN", type=Path, help="go on with the run in this folder, from its latest checkpoint")
+    train.add_argument(
+        "--checkpoint-every", metavar="N|Nmin", help="write checkpoint-latest.npz every N iterations, or N minutes, too"
+    )
 
     training = train.add_argument_group("training (each defaults to the preset's)")
-    training.add_argument("--optimizer", help="sgd or adam")
+    training.add_argument("--optimizer", help="sgd, adam or adamw")
     training.add_argument(
         "--lr", type=float, help="learning rate (default for another optimizer than the preset's: sgd 0.1, adam 0.001)"
     )
     training.add_argument("--momentum", type=float, help="of sgd (default 0.9)")
-    training.add_argument("--lr-scheduler", help="how the learning rate changes after each epoch: step, cosine or none")
+    training.add_argument(
+        "--lr-scheduler", help="how the learning rate changes: step, cosine or exponential after each epoch, one-cycle, or none"
+    )
     training.add_argument("--step-size", type=int, help="of step: epochs between two changes (default 32)")
-    training.add_argument("--gamma", type=float, help="of step: factor of each change (default 0.1)")
+    training.add_argument("--gamma", type=float, help="of step and exponential: factor of each change (default 0.1, and 0.95)")
     training.add_argument("--T-max", type=int, help="of cosine: epochs down to 0 (default 64)")
-    training.add_argument("--amp", action="store_true", help="mixed precision")
+    training.add_argument("--amp", action="store_true", help="keep what the backward pass needs in half precision")
+    training.add_argument("--warmup", type=int, metavar="N", help="epochs over which the learning rate rises from a third")
+    training.add_argument("--clip-norm", type=float, metavar="X", help="scale gradients down to this norm, of all together")
+    training.add_argument(
+        "--augment", metavar="LIST", help="random changes of the training images, such as shift=2,flip,rotate=10,cutout=8"
+    )
+    training.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files, too")
 
     variant = train.add_argument_group("variants of the network and its data (each defaults to the tutorial's)")
     variant.add_argument("--dataset", help="mnist (embedded) or fashion-mnist")
@@ -85,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     variant.add_argument("--learn-beta", action="store_true", default=None, help="train the decay, too")
     variant.add_argument("--learn-threshold", action="store_true", default=None, help="train the threshold, too")
     variant.add_argument("--hidden", type=int, help="neurons of fcn-mnist's hidden layer")
-    variant.add_argument("--subset", type=int, default=1, help="use every n-th image of the data set only (default 1)")
+    variant.add_argument("--subset", type=int, help="use every n-th image of the data set only (default 1)")
 
     evaluate = commands.add_parser("evaluate", help="test accuracy of a run's checkpoint")
     evaluate.set_defaults(command=_evaluate)
@@ -110,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
 
     gradcheck = commands.add_parser("gradcheck", help="compare a network's gradients with finite differences")
     gradcheck.set_defaults(command=_gradcheck)
-    gradcheck.add_argument("preset", help="which network: csnn-mnist, fcn-mnist or csnn-fashion")
+    gradcheck.add_argument("preset", nargs="?", help="which network: csnn-mnist, fcn-mnist or csnn-fashion")
+    gradcheck.add_argument("--network", metavar="FILE", help="a network described in a TOML file, instead of a preset")
     gradcheck.add_argument("--channels", type=int, help="channels of csnn-fashion's convolutions (default 4)")
     gradcheck.add_argument("--batch-size", type=int, default=4, help="samples (default 4)")
     gradcheck.add_argument("--num-steps", type=int, default=5, help="time steps (default 5)")
@@ -122,10 +137,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from .training import Settings, train
+    from .training import Settings, resume, train
 
-    options = {key: value for key, value in vars(arguments).items() if key != "command"}
-    return 130 if train(Settings(**options))["interrupted"] else 0
+    options = {key: value for key, value in vars(arguments).items() if key not in ("command", "resume")}
+    given = {key: value for key, value in options.items() if value is not None and value is not False}
+    if arguments.resume is not None:
+        return 130 if resume(arguments.resume, **given)["interrupted"] else 0
+    if arguments.preset is None and arguments.network is None:
+        raise ValueError(
+            "say what to train, such as csnn-mnist, or give a network with --network FILE, or a run to go on with by --resume RUN"
+        )
+    return 130 if train(Settings(**given))["interrupted"] else 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -167,7 +189,7 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
     from .layers.base import positive_int
     from .network import Sequential
 
-    preset = presets.find(arguments.preset)
+    preset = presets.choose(arguments.preset, arguments.network)
     choices = dict(preset.defaults)
     if arguments.channels is not None:
         choices["channels"] = positive_int("channels", arguments.channels)
@@ -180,7 +202,7 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
         net, images[:count, None] / np.float64(255), labels[:count], presets.make_loss(choices["loss"]),
         num_steps=arguments.num_steps, entries=arguments.entries, directions=arguments.directions, seed=arguments.seed,
     )  # fmt: skip
-    print(f"{arguments.preset}, backend {arguments.backend}: hand-derived gradients against finite differences")
+    print(f"{preset.name}, backend {arguments.backend}: hand-derived gradients against finite differences")
     print(report)
     return 0 if report.passed else 1
 

@@ -5,16 +5,24 @@ with ``iteration``, ``epoch`` and ``train_loss``; a row for each evaluation with
 [0, 1], and if it ends an epoch, with ``test_loss``, the epoch's ``lr`` and its mean ``train_loss`` and ``train_accuracy``),
 ``checkpoint-latest.npz``, ``checkpoint-best.npz`` (best on the test set, as the tutorials choose it: an optimistic number) and
 ``training.png``. Results go to stdout, progress and warnings to stderr.
+
+``checkpoint-latest.npz`` holds all that the rest of the run depends on: parameters, running statistics, the moments,
+the schedule, the number of dropout masks drawn, where in which epoch the run is, and how many rows of metrics belong to it.
+Everything random is a function of the seed and these counts. So a run that was killed and resumed, as often as you like, ends
+with the bits of one that was not, times aside.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import itertools
 import json
 import math
+import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -27,19 +35,23 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import checkpoint, datasets, losses, metrics, parallel, presets
+from . import checkpoint, datasets, logs, losses, metrics, optim, parallel, presets
 from . import encoding as encodings
 from ._version import __version__
+from .files import atomic_write
 from .layers.base import positive_int
 from .network import Sequential
 from .ops.finite import all_finite
 
-__all__ = ["NonFiniteError", "Settings", "evaluate", "score", "train"]
+__all__ = ["NonFiniteError", "Settings", "evaluate", "resume", "score", "train"]
 
 EVALUATION_BATCH = 256
 EVALUATION = 2**32  # first step of the draws for evaluations: behind all training steps
 PARTS = ("train", "test")
 SILENT_ITERATIONS = 50  # training steps without an output spike before the warning
+CONFIG, METRICS, LATEST, BEST = "config.json", "metrics.jsonl", "checkpoint-latest.npz", "checkpoint-best.npz"
+OPTIMIZER = "optimizer/"  # of arrays in a checkpoint
+COUNTS = ("iteration", "silent", "best", "accuracy", "evaluated", "seconds", "settled")  # attributes of a run
 
 
 class NonFiniteError(ArithmeticError):
@@ -48,9 +60,13 @@ class NonFiniteError(ArithmeticError):
 
 @dataclass
 class Settings:
-    """What ``train`` is asked to do; None stands for the preset's own value."""
+    """What ``train`` is asked to do; None stands for the network's own value.
 
-    preset: str
+    One of ``preset``, a name, and ``network``, the path of a file, says which network that is.
+    """
+
+    preset: str | None = None
+    network: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -80,10 +96,15 @@ class Settings:
     gamma: float | None = None
     T_max: int | None = None
     amp: bool = False
+    checkpoint_every: str | None = None
+    max_bytes: int | None = None
+    clip_norm: float | None = None
+    warmup: int | None = None
+    augment: str | None = None
+    tensorboard: bool = False
 
-    def resolved(self) -> Settings:
+    def resolved(self, preset: presets.Preset) -> Settings:
         """-> a copy with the preset's values and the defaults filled in, numbers checked."""
-        preset = presets.find(self.preset)
         values = {**asdict(self)}
         for key in ("epochs", "batch_size", "num_steps", "eval_every"):
             if values[key] is None:
@@ -94,13 +115,17 @@ class Settings:
         presets.fill_training(preset, values)
         for key in ("epochs", "batch_size", "num_steps", "subset"):
             values[key] = positive_int(key, values[key])
-        for key in ("hidden", "channels", "max_iterations", "eval_every"):
+        for key in ("hidden", "channels", "max_iterations", "eval_every", "max_bytes", "warmup"):
             if values[key] is not None:
                 values[key] = positive_int(key, values[key])
+        if values["clip_norm"] is not None:
+            values["clip_norm"] = optim.checked("clip_norm", values["clip_norm"], 0, math.inf)
+        _interval(values["checkpoint_every"])
+        _augmentation(values["augment"])
         if values["threads"] is None:
             values["threads"] = parallel.get_num_threads()
         if values["out_dir"] is None:
-            values["out_dir"] = str(Path("runs") / f"{self.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
+            values["out_dir"] = str(Path("runs") / f"{preset.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         return Settings(**values)
 
 
@@ -119,18 +144,92 @@ def train(settings: Settings) -> dict[str, Any]:
     NonFiniteError
         A loss, gradient or parameter is NaN or infinite; the last good checkpoint stays.
     """
-    settings = settings.resolved()
+    preset = presets.choose(settings.preset, settings.network)
+    run = _Run(settings.resolved(preset), preset)
+    run.create()
+    return _carry_out(run)
+
+
+CHANGEABLE = ("epochs", "max_iterations", "threads", "data_dir", "checkpoint_every", "tensorboard")  # of a run that is resumed
+
+
+def resume(folder: str | os.PathLike, **changes) -> dict[str, Any]:
+    """Go on with a run that was interrupted or killed, from its latest checkpoint; returns and raises as ``train``.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        The run folder.
+    **changes
+        New values of ``epochs``, ``max_iterations``, ``threads``, ``data_dir``, ``checkpoint_every`` or ``tensorboard``; None
+        keeps the old one.
+
+    Raises
+    ------
+    ValueError
+        A folder that holds no run, or no checkpoint of it yet; a checkpoint of another run; a run that is finished.
+    """
+    if unknown := set(changes) - set(CHANGEABLE):
+        raise ValueError(f"a run is resumed with the settings it began with: leave out {', '.join(sorted(unknown))}")
+    settings, preset = _read_config(Path(folder))
+    given = {key: value for key, value in changes.items() if value is not None}
+    settings = dataclasses.replace(settings, **given).resolved(preset)
+    path = Path(folder) / LATEST
+    if not path.exists():
+        raise ValueError(f"{folder} holds no {LATEST}: the run ended before its first; start it anew")
+    found = checkpoint.load_training(path)
+    run = _Run(settings, preset)
+    run.restore(found, path)
+    return _carry_out(run)
+
+
+def _make_network(settings: Settings, preset: presets.Preset) -> Sequential:
     parallel.set_num_threads(settings.threads)
-    layers = presets.make_layers(presets.find(settings.preset), vars(settings))
-    options = {"amp": True} if settings.amp else {}
-    net = Sequential(*layers, seed=settings.seed, backend=settings.backend, **options)
-    run = _Run(settings, net)
+    layers = presets.make_layers(preset, vars(settings))
+    options = {} if settings.max_bytes is None else {"max_bytes": settings.max_bytes}
+    net = Sequential(*layers, seed=settings.seed, backend=settings.backend, amp=settings.amp, **options)
+    if settings.max_bytes is not None:
+        net.fix_plan(settings.batch_size, settings.num_steps)
+    return net
+
+
+def _augmentation(text: str | None) -> datasets.Augment | None:
+    """``"shift=2,flip,rotate=10,cutout=8"`` -> the augmentation; ValueError, with the known names, for anything else."""
+    if text is None:
+        return None
+    known = {field.name for field in dataclasses.fields(datasets.Augment)}
+    options = {}
+    for part in str(text).split(","):
+        name, given, number = part.strip().partition("=")
+        if name not in known:
+            raise ValueError(f"augment must be a list of {', '.join(sorted(known))}, such as shift=2,flip; got {part.strip()!r}")
+        try:
+            options[name] = (int(number) if number.isdecimal() else float(number)) if given else True
+        except ValueError:
+            raise ValueError(f"augment: {name} must be a number, got {number!r}") from None
+    return datasets.Augment(**options)
+
+
+def _carry_out(run: _Run) -> dict[str, Any]:
     try:
         with _interruptible() as interrupted:
             run.loop(interrupted)
         return run.finish(interrupted())
     finally:
         run.close()
+
+
+def _interval(text: str | None) -> tuple[float, float]:
+    """``"200"`` iterations or ``"5min"`` -> the two limits, iterations and seconds; ValueError for anything else."""
+    if text is None:
+        return math.inf, math.inf
+    match = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?)\s*(min|minutes?|m)?", str(text).strip())
+    number = float(match[1]) if match else 0.0
+    if number <= 0 or (not match[2] and number != int(number)):
+        raise ValueError(
+            f"checkpoint_every must be a number of iterations, such as 200, or of minutes, such as 5min; got {text!r}"
+        )
+    return (math.inf, 60 * number) if match[2] else (number, math.inf)
 
 
 def encode(x: np.ndarray, encoding: str, num_steps: int, seed: int, step: int) -> tuple[np.ndarray, int | None]:
@@ -192,11 +291,20 @@ class _Tally:
     def __init__(self):
         self.begin = time.perf_counter()
         self.steps = self.samples = self.correct = 0
+        self.timed = 0  # of the steps, those that this process took
         self.loss = self.seconds = 0.0
+
+    def state(self) -> list:
+        """-> what ``restore`` takes; times aside."""
+        return [self.steps, self.samples, self.correct, self.loss]
+
+    def restore(self, state: list) -> None:
+        self.steps, self.samples, self.correct, self.loss = state
 
     def add(self, loss: float, spikes: np.ndarray, labels: np.ndarray, seconds: float) -> None:
         """One step: output spikes (T, B, C)."""
         self.steps += 1
+        self.timed += 1
         self.samples += len(labels)
         self.correct += round(metrics.accuracy_rate(spikes, labels) * len(labels))
         self.loss += loss
@@ -206,8 +314,8 @@ class _Tally:
 class _Run:
     """One training run: the data, the network, its optimizer, and the folder they report to."""
 
-    def __init__(self, settings: Settings, net: Sequential):
-        self.settings, self.net = settings, net
+    def __init__(self, settings: Settings, preset: presets.Preset):
+        self.settings, self.preset, self.net = settings, preset, _make_network(settings, preset)
         train, self.test = (
             tuple(array[:: settings.subset] for array in datasets.load(settings.dataset, part, data_dir=settings.data_dir))
             for part in PARTS
@@ -215,18 +323,65 @@ class _Run:
         self.loader = datasets.DataLoader(
             *train,
             batch_size=settings.batch_size, shuffle=True, drop_last=True, seed=settings.seed,
+            augment=_augmentation(settings.augment),
         )  # fmt: skip
         self.loss_fn = presets.make_loss(settings.loss)
-        self.optimizer = presets.make_optimizer(vars(settings), net.parameters())
-        self.scheduler = presets.make_scheduler(vars(settings), self.optimizer)
+        self.optimizer = presets.make_optimizer(vars(settings), self.net.parameters())
         self.total = min(settings.epochs * len(self.loader), settings.max_iterations or math.inf)
+        self.scheduler = presets.make_scheduler(vars(settings), self.optimizer, settings.epochs * len(self.loader))
         self.iteration = self.silent = 0
         self.best = self.accuracy = -1.0
         self.evaluated = -1  # iteration of the latest evaluation
         self.seconds = 0.0  # in training steps alone
         self.tally = _Tally()
-        self.folder = _new_folder(settings)
-        self.rows = open(self.folder / "metrics.jsonl", "w", encoding="utf-8")
+        self.settled = True  # has all been done that follows the latest step?
+        self.folder = Path(settings.out_dir)
+        self.log: logs.MetricsLog | None = None
+        self.every = _interval(settings.checkpoint_every)
+        self.saved = 0, time.monotonic()  # the latest checkpoint: iteration and time
+
+    def create(self) -> None:
+        """Make the run folder."""
+        _new_folder(self.settings, self.preset)
+        self.log = logs.MetricsLog(self.folder, tensorboard=self.settings.tensorboard)
+
+    def restore(self, found: checkpoint.Checkpoint, path: Path) -> None:
+        """Take over the state of a checkpoint of this run; nothing changes unless everything fits."""
+        state = found.info.get("training")
+        described = self.net.config()
+        if not isinstance(state, dict) or found.info.get("settings") != _identity(self.settings) or found.network != described:
+            raise ValueError(f"{path} is the checkpoint of another run than {self.folder / CONFIG} describes")
+        if state["iteration"] >= self.total:
+            raise ValueError(
+                f"{self.folder} is finished, after {state['iteration']} iterations; to go on, raise --epochs or --max-iterations"
+            )
+        try:
+            self.net.load_state_dict(found.weights)
+            self.optimizer.load_state_dict(state["optimizer"], _unprefixed(found.arrays, OPTIMIZER))
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(state["scheduler"])
+            for key in COUNTS:
+                setattr(self, key, state[key])
+            self.net.draws = state["draws"]
+            self.tally.restore(state["tally"])
+        except (KeyError, TypeError) as error:
+            raise checkpoint.CheckpointError(f"{path} holds no sound training state: {error!r}") from error
+        self.saved = self.iteration, time.monotonic()
+        self.log = logs.MetricsLog(self.folder, tensorboard=self.settings.tensorboard, resume=True)
+        self.log.rewind(count=state["rows"])
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """-> all that ``restore`` needs besides the network: what JSON can hold, and arrays."""
+        optimizer, arrays = self.optimizer.state_dict()
+        state = {
+            **{key: getattr(self, key) for key in COUNTS},
+            "draws": self.net.draws,
+            "rows": self.log.count,
+            "optimizer": optimizer,
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "tally": self.tally.state(),
+        }
+        return state, {OPTIMIZER + name: array for name, array in arrays.items()}
 
     @property
     def by_epoch(self) -> bool:
@@ -237,28 +392,43 @@ class _Run:
 
     def loop(self, interrupted) -> None:
         """All epochs, or until the limit of iterations, or until interrupted (between two steps)."""
-        if self.by_epoch:
-            self._save("latest")
-        else:
-            self._evaluate(0, trained=False)
-        with tqdm(total=self.total, unit="it", file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
-            for epoch, images, labels in itertools.islice(self._batches(), self.total):
+        if self.iteration == 0:
+            if not self.by_epoch:
+                self._evaluate(0, trained=False)
+            self._save(LATEST)
+        if not self.settled:
+            self._settle((self.iteration - 1) // len(self.loader))
+        left = {"initial": self.iteration, "total": self.total}
+        with tqdm(**left, unit="it", file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
+            for epoch, images, labels in itertools.islice(self._batches(), self.total - self.iteration):
                 if interrupted():
                     return
                 loss = self._step(epoch, images, labels)
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 bar.update()
-                if self._is_due() and not interrupted():
-                    self._evaluate(epoch)
-                if self.iteration % len(self.loader) == 0 and self.scheduler is not None:
-                    self.scheduler.step()
+                if not interrupted():
+                    self._settle(epoch)
 
     def _batches(self):
-        """Every epoch's batches, in the order that (seed, epoch) gives."""
-        for epoch in range(self.settings.epochs):
+        """The batches to come, in the order that (seed, epoch) gives."""
+        for epoch in range(self.iteration // len(self.loader), self.settings.epochs):
             self.loader.set_epoch(epoch)
-            for images, labels in self.loader:
+            for images, labels in self.loader.batches(start=self.iteration % len(self.loader)):
                 yield epoch, images, labels
+
+    def _settle(self, epoch: int) -> None:
+        """What follows a step: an evaluation and the schedule, where it is time, and checkpoints, the latest of them last."""
+        improved = due = self._is_due()
+        if due:
+            improved = self._evaluate(epoch)
+        if self.scheduler is not None and (self.scheduler.by_iteration or self.iteration % len(self.loader) == 0):
+            self.scheduler.step()
+        self.settled = True
+        if improved:
+            self._save(BEST)
+        iteration, moment = self.saved
+        if due or self.iteration - iteration >= self.every[0] or time.monotonic() - moment >= self.every[1]:
+            self._save(LATEST)
 
     def _is_due(self) -> bool:
         """Is it time for an evaluation?"""
@@ -268,10 +438,13 @@ class _Run:
         """One iteration: gradients, update, guards, and a row."""
         begin = time.perf_counter()
         self.iteration += 1
+        self.settled = False
         self.optimizer.zero_grad()
         x, num_steps = self._encode(images, self.iteration)
         loss, spikes = self.net.loss_and_grad(x, labels, self.loss_fn, num_steps=num_steps)
         self._check_finite(loss, "grad")
+        if self.settings.clip_norm is not None:
+            optim.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self._check_finite(loss, "value")
         self._watch_silence(spikes)
@@ -290,7 +463,7 @@ class _Run:
                 raise NonFiniteError(
                     f"iteration {self.iteration}: the {kind} {parameter.name} of layer {position} "
                     f"({self.net.layers[int(position)]!r}) is not finite; the last good checkpoint is "
-                    f"{self.folder / 'checkpoint-latest.npz'}"
+                    f"{self.folder / LATEST}"
                 )
         if not np.isfinite(loss):
             last = self.net.layers[-1]
@@ -308,8 +481,8 @@ class _Run:
                 stacklevel=2,
             )
 
-    def _evaluate(self, epoch: int, trained: bool = True) -> None:
-        """Accuracy on the whole test set, a line, a row, and the checkpoints."""
+    def _evaluate(self, epoch: int, trained: bool = True) -> bool:
+        """Accuracy on the whole test set, a line, and a row; -> is it the best so far?"""
         settings = self.settings
         with warnings.catch_warnings():
             if not trained:
@@ -328,10 +501,8 @@ class _Run:
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
         self._row(**row)
-        self._save("latest")
-        if improved:
-            self._save("best")
         self.tally = _Tally()
+        return improved
 
     def _epoch_means(self) -> dict[str, float]:
         """Of the epoch that ends, over its batches as each was when its turn came."""
@@ -340,8 +511,8 @@ class _Run:
     def _epoch_line(self, row: dict[str, Any]) -> str:
         train, test = (f"loss {row[f'{part}_loss']:.5f}, accuracy {100 * row[f'{part}_accuracy']:5.2f} %" for part in PARTS)
         elapsed = time.perf_counter() - self.tally.begin
-        left = datetime.timedelta(seconds=round((self.total - self.iteration) * elapsed / self.tally.steps))
-        speed = self.tally.samples / self.tally.seconds
+        left = datetime.timedelta(seconds=round((self.total - self.iteration) * elapsed / max(self.tally.timed, 1)))
+        speed = self.tally.timed * self.settings.batch_size / (self.tally.seconds or math.inf)
         return (
             f"epoch {row['epoch']:3d}  train {train}  test {test}  best {100 * self.best:5.2f} %  "
             f"{speed:5.0f} images/s  ETA {left}"
@@ -349,9 +520,13 @@ class _Run:
 
     # -------------------------------------------------------------------------------------------- the run folder
 
-    def _save(self, which: str) -> None:
+    def _save(self, name: str) -> None:
+        self.log.sync()
+        state, arrays = self._state()
         info = {
-            "preset": self.settings.preset,
+            "settings": _identity(self.settings),
+            "training": state,
+            "preset": self.preset.name,
             "dataset": self.settings.dataset,
             "num_steps": self.settings.num_steps,
             "encoding": self.settings.encoding,
@@ -360,22 +535,21 @@ class _Run:
             "iteration": self.iteration,
             "test_accuracy": self.accuracy if self.evaluated == self.iteration else None,
         }
-        checkpoint.save(self.folder / f"checkpoint-{which}.npz", self.net, info)
+        checkpoint.save(self.folder / name, self.net, info, arrays)
+        if name == LATEST:
+            self.saved = self.iteration, time.monotonic()
 
     def _row(self, **values) -> None:
-        self.rows.write(json.dumps(values) + "\n")
-        self.rows.flush()
+        self.log.write(**values)
 
     def finish(self, interrupted: bool) -> dict[str, Any]:
         """Write what a finished or interrupted run leaves, and print its summary."""
         from . import plotting
 
-        self._save("latest")
-        rows = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-        plotting.training_curves(rows).savefig(self.folder / "training.png", dpi=120)
+        self._save(LATEST)
+        plotting.training_curves(self.log.rows()).savefig(self.folder / "training.png", dpi=120)
         if interrupted:
-            latest = self.folder / "checkpoint-latest.npz"
-            print(f"interrupted after iteration {self.iteration}: checkpoint in {latest}")
+            print(f"interrupted after iteration {self.iteration}; to go on: spikeflow train --resume {self.folder}")
         images_per_second = self.iteration * self.settings.batch_size / self.seconds if self.seconds else 0.0
         summary = {
             "run": str(self.folder),
@@ -392,7 +566,7 @@ class _Run:
         _print_summary(summary)
         return summary
 
-    def _health(self, samples: int = 32):
+    def _health(self, samples: int = 16):
         """The neurons' health over a few test images; warns of layers in which no neuron fires."""
         images = self.test[0][:samples, None].astype(np.float32) / np.float32(255)
         health = self.net.health(*self._encode(images, 0))
@@ -405,19 +579,42 @@ class _Run:
         return health
 
     def close(self) -> None:
-        self.rows.close()
+        if self.log is not None:
+            self.log.close()
 
 
-def _new_folder(settings: Settings) -> Path:
+def _new_folder(settings: Settings, preset: presets.Preset) -> Path:
     """Make the run folder, with its config.json; ValueError if it already holds a run."""
     folder = Path(settings.out_dir)
-    if (folder / "config.json").exists():
+    if (folder / CONFIG).exists():
         raise ValueError(f"out_dir {folder} already holds a run; choose another folder or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     versions = {"spikeflow": __version__, "python": platform.python_version(), "numpy": np.__version__}
-    config = json.dumps({**asdict(settings), "versions": versions}, indent=2)
-    (folder / "config.json").write_text(config + "\n", "utf-8")
+    config = json.dumps({**asdict(settings), "description": preset.config(), "versions": versions}, indent=2)
+    with atomic_write(folder / CONFIG) as file:
+        file.write(f"{config}\n".encode())
     return folder
+
+
+def _read_config(folder: Path) -> tuple[Settings, presets.Preset]:
+    """-> the settings and the network of the run in a folder; ValueError if there is none."""
+    try:
+        values = json.loads((folder / CONFIG).read_text("utf-8"))
+        known = {key: values[key] for key in Settings.__dataclass_fields__ if key in values}
+        return Settings(**known | {"out_dir": str(folder)}), presets.from_config(values["description"])
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no run: there is no {CONFIG}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder / CONFIG} does not describe a run: {error}") from error
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    """-> the settings that a run keeps for good."""
+    return {key: value for key, value in asdict(settings).items() if key not in (*CHANGEABLE, "out_dir", "network")}
+
+
+def _unprefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -176,7 +176,7 @@ def test_health_is_printed_and_a_healthy_network_gets_no_warning(spikeflow, tmp_
 
 
 def test_a_dead_layer_is_warned_of_by_name(spikeflow, tmp_path, monkeypatch):
-    monkeypatch.setitem(presets.NEURONS, "leaky", lambda beta: {"make": sf.Leaky, "beta": beta, "threshold": 1e6})
+    monkeypatch.setitem(presets.NEURONS, "leaky", lambda beta: {"type": "Leaky", "beta": beta, "threshold": 1e6})
     status, out, err = spikeflow("train", "fcn-mnist", *SMALL, "--out-dir", tmp_path / "run")
     assert status == 0 and "layer                 rate   never" in out
     assert "spikeflow: warning: no neuron of layer 2, 4 fires" in err

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .base import Layer, Parameter
+from collections.abc import Sequence
+
+from ..ops.surrogate import SURROGATES
+from .base import Layer, Parameter, check_options, nearest
 from .dropout import Dropout
 from .neurons import Alpha, Lapicque, Leaky, LeakyIntegrator, Neuron, Synaptic
 from .nodes import IFNode, LIFNode, Node, ParametricLIFNode
@@ -33,6 +36,7 @@ __all__ = [
     "RLeaky",
     "RSynaptic",
     "Synaptic",
+    "check_chain",
     "from_config",
 ]
 
@@ -43,13 +47,66 @@ LAYERS = {
 }
 
 
-def from_config(config: dict) -> Layer:
-    """The layer that ``Layer.config`` described; ValueError, with the known names, if there is none such."""
+SURROGATE_OPTIONS = ("spike_grad", "surrogate_function")
+
+
+def from_config(config: dict, position: int | None = None) -> Layer:
+    """The layer that ``Layer.config`` described.
+
+    Parameters
+    ----------
+    config : dict
+        Its ``"type"`` and its options by name, a surrogate as ``Surrogate.config`` describes it.
+    position : int, optional
+        Number of the layer in its network, for messages.
+
+    Raises
+    ------
+    ValueError
+        An unknown layer, option or surrogate (the nearest known one is named), a missing option, or a wrong value.
+    """
     options = dict(config)
     name = options.pop("type", None)
-    if name not in LAYERS:
-        raise ValueError(f"unknown layer {name!r}; known are {', '.join(LAYERS)}")
+    if not isinstance(name, str) or name not in LAYERS:
+        place = "" if position is None else f"layer {position}: "
+        raise ValueError(f"{place}unknown layer {name!r}{nearest(name, LAYERS)}; known are {', '.join(LAYERS)}")
     try:
+        check_options(LAYERS[name], options)
+        for option in SURROGATE_OPTIONS:
+            _check_surrogate(option, options.get(option))
         return LAYERS[name](**options)
-    except TypeError as error:
-        raise ValueError(f"layer {name}: {error}") from error
+    except (TypeError, ValueError) as error:
+        place = f"layer {name}" if position is None else f"layer {position} ({name})"
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _check_surrogate(option: str, config) -> None:
+    """ValueError unless it is the description of a surrogate, or there is none."""
+    if config is None:
+        return
+    if not isinstance(config, dict):
+        raise ValueError(f'{option} must be a description such as {{"name": "atan", "alpha": 2.0}}, got {config!r}')
+    params = dict(config)
+    name = params.pop("name", None)
+    if not isinstance(name, str) or name not in SURROGATES:
+        raise ValueError(f"unknown surrogate {name!r}{nearest(name, SURROGATES)}; known are {', '.join(SURROGATES)}")
+    try:
+        check_options(SURROGATES[name], params)
+        for key, value in params.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{key} must be a number, got {value!r}")
+    except ValueError as error:
+        raise ValueError(f"surrogate {name}: {error}") from error
+
+
+def check_chain(layers: Sequence[Layer]) -> None:
+    """TypeError or ValueError, naming the layer, unless they make a network: layers that end with a neuron."""
+    for position, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer {position} must be a spikeflow layer, got {layer!r}")
+    if not layers or not isinstance(layers[-1], Neuron):
+        last = repr(layers[-1]) if layers else "no layer at all"
+        raise ValueError(f"the last layer must be a neuron such as Leaky, got {last}")
+    for position, layer in enumerate(layers[:-1]):
+        if isinstance(layer, Neuron) and not layer.model.fires:
+            raise ValueError(f"layer {position} ({layer!r}) never fires, so that it must be the last layer")

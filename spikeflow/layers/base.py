@@ -9,14 +9,16 @@ reached. ``output_shape`` speaks the public order ``(C, H, W)``.
 
 from __future__ import annotations
 
+import difflib
 import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Layer", "Parameter", "Plan", "positive_int"]
+__all__ = ["Layer", "Parameter", "Plan", "check_option_names", "check_options", "nearest", "positive_int"]
 
 
 class Parameter:
@@ -192,3 +194,30 @@ def positive_int(name: str, value, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def check_option_names(make: Callable, names: Iterable[str]) -> None:
+    """ValueError, with the nearest known name, unless ``names`` are keyword arguments of ``make``."""
+    known = inspect.signature(make).parameters
+    for name in names:
+        if name not in known:
+            listed = f"its options are {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"there is no option {name!r}{nearest(name, known)}; {listed}")
+
+
+def check_options(make: Callable, options: dict[str, Any]) -> None:
+    """ValueError unless ``options`` are all that ``make`` needs, none that it does not know, and booleans where it has them."""
+    check_option_names(make, options)
+    known = inspect.signature(make).parameters
+    if missing := [name for name, option in known.items() if option.default is option.empty and name not in options]:
+        raise ValueError(f"{' and '.join(missing)} must be given")
+    for name, value in options.items():
+        if isinstance(known[name].default, bool) and not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """-> ``" (did you mean 'Conv2d'?)"`` for a name that is nearly one of those known, else nothing."""
+    lowered = {other.lower(): other for other in known}
+    found = difflib.get_close_matches(str(name).lower(), lowered, n=1)
+    return f" (did you mean {lowered[found[0]]!r}?)" if found else ""

@@ -28,7 +28,9 @@ def test_rounds_as_numpy_does():
 @pytest.mark.parametrize("threshold", [1.0, 0.7, 1.0001, 1e-3])
 def test_nothing_crosses_the_threshold(threshold, inclusive):
     limit = np.float32(threshold)
-    x = np.concatenate([NUMBERS, np.nextafter(limit, [0, 9], dtype=np.float32), [limit], limit * (1 + np.arange(-99, 99) * 2.0**-20)])
+    x = np.concatenate(
+        [NUMBERS, np.nextafter(limit, [0, 9], dtype=np.float32), [limit], limit * (1 + np.arange(-99, 99) * 2.0**-20)]
+    )
     x = x.astype(np.float32)
     y = halved(x, threshold, inclusive).array()
     above = (lambda a: a >= limit) if inclusive else (lambda a: a > limit)
