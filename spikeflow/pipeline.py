@@ -341,7 +341,8 @@ def make_plans(call: Call) -> tuple[list[Plan], bool]:
     """
     layers, shapes, run = call.layers, call.shapes, call.run
     plans = [Plan(shape, call.dtype, amp=call.amp) for shape in shapes[:-1]]
-    plans[-1].amp = False  # its membrane is given out
+    if plans:
+        plans[-1].amp = False  # its membrane is given out
     if not hasattr(call.ops, "conv2d_forward_events"):
         return plans, False
     for i, (layer, after) in enumerate(zip(layers, layers[1:], strict=False)):

@@ -103,8 +103,9 @@ class Settings:
     augment: str | None = None
     tensorboard: bool = False
 
-    def resolved(self, preset: presets.Preset) -> Settings:
-        """-> a copy with the preset's values and the defaults filled in, numbers checked."""
+    def resolved(self, preset: presets.Preset | None = None) -> Settings:
+        """-> a copy with the values of the preset, by default the one it names, and the defaults filled in; numbers checked."""
+        preset = presets.choose(self.preset, self.network) if preset is None else preset
         values = {**asdict(self)}
         for key in ("epochs", "batch_size", "num_steps", "eval_every"):
             if values[key] is None:
@@ -393,8 +394,8 @@ class _Run:
     def loop(self, interrupted) -> None:
         """All epochs, or until the limit of iterations, or until interrupted (between two steps)."""
         if self.iteration == 0:
-            if not self.by_epoch:
-                self._evaluate(0, trained=False)
+            if not self.by_epoch and self._evaluate(0, trained=False):
+                self._save(BEST)
             self._save(LATEST)
         if not self.settled:
             self._settle((self.iteration - 1) // len(self.loader))
@@ -549,7 +550,8 @@ class _Run:
         self._save(LATEST)
         plotting.training_curves(self.log.rows()).savefig(self.folder / "training.png", dpi=120)
         if interrupted:
-            print(f"interrupted after iteration {self.iteration}; to go on: spikeflow train --resume {self.folder}")
+            print(f"interrupted after iteration {self.iteration}: checkpoint in {self.folder / LATEST}")
+            print(f"to go on: spikeflow train --resume {self.folder}")
         images_per_second = self.iteration * self.settings.batch_size / self.seconds if self.seconds else 0.0
         summary = {
             "run": str(self.folder),

@@ -204,7 +204,7 @@ def test_mixed_precision_is_asked_of_the_network_only_where_it_is_wanted(data_di
     for amp in (False, True):
         with pytest.raises(Stop):
             training.train(Settings("csnn-fashion", channels=2, amp=amp, data_dir=str(data_dir), out_dir=str(tmp_path / "run")))
-    assert "amp" not in seen[0] and seen[1]["amp"] is True
+    assert [options["amp"] for options in seen] == [False, True]
 
 
 def test_an_interruption_before_the_first_evaluation_leaves_a_checkpoint(spikeflow, tmp_path, monkeypatch):

@@ -394,6 +394,7 @@ def test_the_command_line_takes_a_file(read, tmp_path, capsys):
     assert err.startswith(f"spikeflow: error: {tmp_path}") and err.count("\n") == 1 and "expects rows of 783 features" in err
 
 
+@pytest.mark.filterwarnings("ignore:no neuron of layer")
 def test_a_network_of_ones_own_is_trained_and_evaluated_without_its_file(read, tmp_path, capsys):
     read(SMALL)
     path, run = tmp_path / "my-net.toml", tmp_path / "run"

@@ -22,7 +22,10 @@ STEPS = 5
 FCN_KINDS = ["curves", "raster", "traces", "spike-count", "rates", "confusion", "gradient-flow", "surrogates"]
 SPIKES_KINDS = [kind for kind in pictures.KINDS if kind != "encoder"]  # of a convolutional network that is fed with spikes
 SETTINGS = {"num_steps": STEPS, "batch_size": 8, "max_iterations": 2, "backend": "reference", "threads": 1}
-TRAINED = {"config.json", "metrics.jsonl", "checkpoint-latest.npz", "checkpoint-best.npz", "training.png"}
+TRAINED = {
+    "config.json", "metrics.jsonl", "metrics-steps.csv", "metrics-evaluations.csv", "checkpoint-latest.npz",
+    "checkpoint-best.npz", "training.png",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -54,9 +54,10 @@ def test_fcn_mnist_without_choices_is_tutorial_5(spikeflow, tmp_path):
         "loss": "ce_membrane_loss", "encoding": "direct", "neuron": "leaky", "surrogate": "atan:2", "beta": 0.95,
         "learn_beta": False, "learn_threshold": False, "hidden": 1000, "subset": 300, "dataset": "mnist", "channels": None,
         "optimizer": "adam", "momentum": None, "lr_scheduler": "none", "step_size": None, "gamma": None, "T_max": None,
-        "amp": False,
+        "amp": False, "network": None, "checkpoint_every": None, "max_bytes": None, "clip_norm": None, "warmup": None,
+        "augment": None, "tensorboard": False,
     }  # fmt: skip
-    assert config.keys() == {*expected, "threads", "versions"} and expected.items() <= config.items()
+    assert config.keys() == {*expected, "threads", "description", "versions"} and expected.items() <= config.items()
     assert [row["iteration"] for row in rows if "train_loss" in row] == [1]
     assert rows[1]["train_loss"] > np.log(10) * 25 / 2  # the membranes' loss is a sum over the steps
     flatten, first, neuron, last, output = net.layers
@@ -204,8 +205,8 @@ BAD = [
     ("csnn-fashion --learn-beta", ["learn_beta: the neurons of this network do not decay"]),
     ("csnn-fashion --learn-threshold", ["learn_threshold: the neurons of this network have a fixed threshold"]),
     ("csnn-fashion --dataset cifar", ["dataset must be one of mnist, fashion-mnist, got 'cifar'"]),
-    ("csnn-fashion --optimizer lion", ["optimizer must be one of sgd, adam, got 'lion'"]),
-    ("csnn-fashion --lr-scheduler linear", ["lr_scheduler must be one of step, cosine, none, got 'linear'"]),
+    ("csnn-fashion --optimizer lion", ["optimizer must be one of sgd, adam, adamw, got 'lion'"]),
+    ("csnn-fashion --lr-scheduler linear", ["lr_scheduler must be one of step, cosine, exponential, one-cycle, none, got"]),
     ("csnn-fashion --optimizer adam --momentum 0.5", ["momentum: nothing that the optimizer adam has; leave it out"]),
     ("fcn-mnist --momentum 0.5", ["momentum: nothing that the optimizer adam has; leave it out"]),
     ("csnn-fashion --step-size 3", ["step_size: nothing that the lr_scheduler cosine has; leave it out"]),

@@ -242,8 +242,9 @@ def table_operations(dtype: np.dtype) -> SimpleNamespace:
     @intrinsic
     def scale_bias(typing_context, a, i, b, j, scale, bias, k):
         def generate(context, builder, signature, args):
-            floats = functools.partial(_place, vector=ir.VectorType(ELEMENTS["float32"], lanes))
-            numbers = builder.sitofp(builder.load(place(context, builder, b, *args[2:4]), align=4), floats.keywords["vector"])
+            singles = ir.VectorType(ELEMENTS["float32"], lanes)
+            floats = functools.partial(_place, vector=singles)
+            numbers = builder.sitofp(builder.load(place(context, builder, b, *args[2:4]), align=4), singles)
             factor = builder.load(floats(context, builder, scale, args[4], args[6]), align=4)
             addend = builder.load(floats(context, builder, bias, args[5], args[6]), align=4)
             total = builder.fadd(builder.fmul(numbers, factor), addend)

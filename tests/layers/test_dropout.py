@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from layer_passes import assert_same_bits
 
 import spikeflow as sf
 from spikeflow.layers import Dropout, Flatten, Leaky, Linear
-from tests.layers.layer_passes import assert_same_bits
 
 X = np.ones((4, 20, 30), np.float32)  # (T, B, F)
 

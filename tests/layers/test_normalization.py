@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from layer_passes import assert_same_bits, passes
 
 import spikeflow as sf
 from spikeflow.layers import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Flatten, IFNode, Leaky, Linear, MaxPool2d
-from tests.layers.layer_passes import assert_same_bits, passes
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.random((20, 1, 8, 8)).astype(np.float32)

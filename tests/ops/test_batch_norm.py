@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from differences import difference, error
 
 from spikeflow.ops.batch_norm import cpu, reference
-from tests.ops.differences import difference, error
 
 EPS = 1e-5
 

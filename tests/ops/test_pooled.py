@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from differences import error
 
 from spikeflow import surrogate
 from spikeflow.ops.batch_norm import reference as batch_norm
@@ -12,7 +13,6 @@ from spikeflow.ops.neurons import reference as neurons
 from spikeflow.ops.neurons.model import Model
 from spikeflow.ops.neurons.pooled import neuron_pool_backward, neuron_pool_forward
 from spikeflow.ops.pool2d import reference as pool2d
-from tests.ops.differences import error
 
 IF = Model("if_node", "hard", surrogate.atan(), reset_delay=False)
 LIF = Model("lif_node", "soft", surrogate.atan(), reset_delay=False, detach=True)
