@@ -1,4 +1,4 @@
-"""The command line: ``spikeflow train | evaluate | plot | gradcheck``.
+"""The command line: ``spikeflow train | evaluate | plot | summary | gradcheck``.
 
 Heavy imports happen inside the commands, so that ``--help`` answers at once.
 """
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--augment", metavar="LIST", help="random changes of the training images, such as shift=2,flip,rotate=10,cutout=8"
     )
+    training.add_argument("--max-bytes", metavar="N", help="memory of a training step, such as 500MB: smaller blocks, if need be")
     training.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files, too")
 
     variant = train.add_argument_group("variants of the network and its data (each defaults to the tutorial's)")
@@ -121,6 +122,16 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("--sample", type=int, default=0, help="which test image, where one is shown (default 0)")
     plot.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="default latest")
     plot.add_argument("--data-dir", help=DATA_DIR)
+
+    summary = commands.add_parser("summary", help="layers, shapes, parameters, memory and multiply-adds of a network")
+    summary.set_defaults(command=_summary)
+    summary.add_argument("network", help="a preset's name, a network file, a run folder, or a checkpoint")
+    summary.add_argument("--batch-size", type=int, default=128, help="samples that wait for the backward pass (default 128)")
+    summary.add_argument("--num-steps", "--T", type=int, help="time steps (default: as it is trained)")
+    summary.add_argument(
+        "--samples", type=int, default=16, help="test images on which spikes are counted (default 16; 0 for none)"
+    )
+    summary.add_argument("--data-dir", help=DATA_DIR)
 
     gradcheck = commands.add_parser("gradcheck", help="compare a network's gradients with finite differences")
     gradcheck.set_defaults(command=_gradcheck)
@@ -178,6 +189,35 @@ def _plot(arguments: argparse.Namespace) -> int:
         raise ValueError("out names one file: choose a kind with --kind, or leave --out away")
     for kind in pictures.kinds_of(run) if arguments.kind == "all" else [arguments.kind]:
         print(pictures.plot(run, kind, arguments.out))
+    return 0
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from . import datasets, presets
+    from .checkpoint import load_with_info
+    from .network import Sequential
+
+    path = Path(arguments.network)
+    if path.is_dir() or path.suffix == ".npz":
+        net, info = load_with_info(path / "checkpoint-latest.npz" if path.is_dir() else path)
+        dataset, num_steps, shape = info.get("dataset"), info.get("num_steps"), None
+    else:
+        preset = presets.read(path) if path.suffix == ".toml" else presets.find(arguments.network)
+        net = Sequential(*presets.make_layers(preset, preset.defaults))
+        dataset, num_steps, shape = preset.defaults["dataset"], preset.num_steps, preset.input_shape
+    num_steps = num_steps if arguments.num_steps is None else arguments.num_steps
+    images = None
+    if dataset is not None and arguments.samples > 0:
+        try:
+            images = datasets.load(dataset, "test", data_dir=arguments.data_dir)[0][: arguments.samples, None]
+            images = images.astype(np.float32) / np.float32(255)
+        except datasets.DatasetError as error:
+            print(f"no spikes are counted: {error}", file=sys.stderr)
+    if images is None and shape is None:
+        shape = (1, 28, 28)
+    print(net.summary(shape, num_steps or 1, arguments.batch_size, images))
     return 0
 
 

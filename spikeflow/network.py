@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import backends, inspection, parallel, random
-from .layers import Layer, Neuron, Parameter, from_config
+from . import backends, inspection, memory, parallel, random
+from . import summary as summaries
+from .layers import Layer, Neuron, Parameter, check_chain, from_config
 from .layers.base import positive_int
 from .losses import Loss
 from .ops.finite import all_finite
 from .ops.simd import Arena, scratch
-from .pipeline import Call, Run, channel_first, channel_last, membrane_of
+from .pipeline import Call, Run, block_size, channel_first, channel_last, membrane_of
 
 __all__ = ["Sequential"]
 
@@ -35,6 +36,12 @@ class Sequential:
         Of what the neurons and batch normalisations keep for the backward pass, keep float32 in two bytes a number (the
         processor computes in float32 all the same). Outputs and losses do not change, and no spike does: those that the backward
         pass sees are kept as bits, or by membranes that are never rounded across their threshold.
+    max_bytes : int or str, optional
+        What ``loss_and_grad`` may take at a time, besides parameters, their gradients and the batch: a number of bytes, or a text
+        such as ``"500MB"``. Its first call, or ``fix_plan``, chooses blocks that are small enough; ``plan`` says what that takes.
+    block_size : int, optional
+        Samples that go through the network together. Gradients depend on it by rounding alone. By default the batch decides, or
+        ``max_bytes``.
 
     Examples
     --------
@@ -47,17 +54,9 @@ class Sequential:
 
     def __init__(
         self, *layers: Layer, seed: int = 0, backend: str = "cpu", dtype=np.float32, events: bool = True,
-        amp: bool = False,
+        amp: bool = False, max_bytes: int | str | None = None, block_size: int | None = None,
     ):  # fmt: skip
-        for position, layer in enumerate(layers):
-            if not isinstance(layer, Layer):
-                raise TypeError(f"layer {position} must be a spikeflow layer, got {layer!r}")
-        if not layers or not isinstance(layers[-1], Neuron):
-            last = repr(layers[-1]) if layers else "no layer at all"
-            raise ValueError(f"the last layer must be a neuron such as Leaky, got {last}")
-        for position, layer in enumerate(layers[:-1]):
-            if isinstance(layer, Neuron) and not layer.model.fires:
-                raise ValueError(f"layer {position} ({layer!r}) never fires, so that it must be the last layer")
+        check_chain(layers)
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
@@ -65,6 +64,8 @@ class Sequential:
         random.raw_bits(0, self.seed, "")  # too large a seed must fail before a layer belongs to this network
         self.backend = backend
         self.events, self.amp = bool(events), bool(amp)
+        self.max_bytes = None if max_bytes is None else memory.parse_bytes(max_bytes)
+        self.block_size = None if block_size is None else positive_int("block_size", block_size)
         self._ops = backends.load(backend)
         self.layers = layers
         for position, layer in enumerate(layers):
@@ -74,6 +75,10 @@ class Sequential:
             layer.initialize(str(position), self.dtype, self.seed)
         self._last: Call | None = None
         self._arenas: list[Arena] = []
+        self._plans: dict[tuple, memory.MemoryPlan] = {}  # by request, budget and size of blocks
+        self._shown: tuple[tuple[int, ...], np.dtype | None] | None = (
+            None  # sample shape of the latest input; dtype of a sequence
+        )
         self.training = True
         self.draws = 0  # training passes so far: the number under which dropout draws its masks
 
@@ -227,8 +232,15 @@ class Sequential:
         spikes : (T, B, ...)
         """
         truncate = None if truncate is None else positive_int("truncate", truncate)
-        arenas = self._arenas if isinstance(loss_fn, Loss) and not self.amp else None  # memory that is kept saves none
-        call = self._call(images, num_steps, arenas=arenas, amp=self.amp, truncate=truncate, **self._mode())
+        size, threads = self._bounds(images, num_steps)
+        saves = self.amp or self.max_bytes is not None  # memory that is kept saves none
+        arenas = self._arenas if isinstance(loss_fn, Loss) and not saves else None
+        with parallel.at_most(threads):
+            return self._step(images, labels, loss_fn, num_steps, arenas=arenas, size=size, truncate=truncate, **self._mode())
+
+    def _step(self, images, labels, loss_fn, num_steps, **options) -> tuple[float, np.ndarray]:
+        """``loss_and_grad`` with options of ``_call``."""
+        call = self._call(images, num_steps, amp=self.amp, **options)
         if not isinstance(loss_fn, Loss):
             spikes, membrane = call.forward()
             loss, dspikes, dmembrane = loss_fn(spikes, membrane, labels)
@@ -379,6 +391,100 @@ class Sequential:
         """
         return inspection.health(self._call(images, num_steps, records=True))
 
+    def summary(
+        self, input_shape: tuple[int, ...] | None = None, num_steps: int = 1, batch_size: int = 128, images=None
+    ) -> summaries.Summary:  # fmt: skip
+        """What the network is made of: shapes, parameters, bytes kept for the backward pass, multiply-adds of a sample.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Of a sample, (C, H, W) or (F,); by default that of ``images``.
+        num_steps, batch_size : int
+            What lies before the first neuron runs once, all else at each step.
+        images : (B, ...), optional
+            Shown at every step, to count how many multiply-adds meet an input that is not zero.
+
+        Returns
+        -------
+        Summary
+            Prints as a table.
+        """
+        if input_shape is None:
+            if images is None:
+                raise ValueError("input_shape is needed, or images: the layers alone do not say what comes in")
+            input_shape = np.shape(images)[1:]
+        return summaries.summarize(self, input_shape, positive_int("num_steps", num_steps), batch_size, images)
+
+    # ---------------------------------------------------------------------------------------------- memory
+
+    def plan(
+        self, batch_size: int, num_steps: int, input_shape: tuple[int, ...] | None = None, sequence=None,
+        max_bytes: int | str | None = None,
+    ) -> memory.MemoryPlan:  # fmt: skip
+        """What ``loss_and_grad`` will keep, before it does: found by steps of a few random samples.
+
+        Parameters
+        ----------
+        batch_size, num_steps : int
+        input_shape : tuple of int, optional
+            Of a sample: (C, H, W) or (F,). By default that of the latest input; before any, the smallest that fits the layers.
+        sequence : dtype, optional
+            Of inputs that are sequences (T, B, ...): bool for spikes, else the network's. By default, or with None, images are
+            shown at every step.
+        max_bytes : int or str, optional
+            A budget; by default the network's own.
+
+        Returns
+        -------
+        MemoryPlan
+            Prints as a table: what each layer keeps, and the size of the blocks.
+
+        Raises
+        ------
+        ValueError
+            A budget that cannot be met: the message says the least that can.
+        """
+        request = self._request(batch_size, num_steps, input_shape, sequence)
+        if max_bytes is not None:
+            return memory.choose(self, request, memory.parse_bytes(max_bytes))
+        return self._plan(request)
+
+    def fix_plan(self, batch_size: int, num_steps: int, input_shape: tuple[int, ...] | None = None, sequence=None):
+        """``plan``, whose size of blocks the network keeps from now on, in its ``config`` and in checkpoints too."""
+        plan = self.plan(batch_size, num_steps, input_shape, sequence)
+        self.block_size = plan.block_size
+        return plan
+
+    def _request(self, batch_size, num_steps, input_shape=None, sequence=None) -> memory.Request:
+        if input_shape is None:
+            input_shape, shown = self._shown or (memory.smallest_input(self.layers), None)
+            sequence = shown if sequence is None else sequence
+        input_shape = tuple(positive_int("input_shape", size) for size in input_shape)
+        sizes = positive_int("batch_size", batch_size), positive_int("num_steps", num_steps)
+        return memory.Request(*sizes, input_shape, None if sequence is None else np.dtype(sequence), self.training)
+
+    def _plan(self, request: memory.Request) -> memory.MemoryPlan:
+        """-> the plan of a step with the network's budget and size of blocks, where it has them."""
+        key = request, self.max_bytes, self.block_size
+        if key not in self._plans:
+            if self.max_bytes is not None and self.block_size is None:
+                plan = memory.choose(self, request, self.max_bytes)
+            else:
+                plan = memory.measure(self, request, self.block_size or block_size(request.batch_size), self.max_bytes)
+            self._plans[key] = self._plans[request, self.max_bytes, plan.block_size] = plan
+        return self._plans[key]
+
+    def _bounds(self, images, num_steps) -> tuple[int | None, int | None]:
+        """-> samples of a block and threads at most, of a batch; None where there is no bound."""
+        if self.max_bytes is None:
+            return self.block_size, None
+        x = self._check_images(images, static=num_steps is not None)
+        static = len(x), num_steps, x.shape[1:], None
+        plan = self._plan(self._request(*static if num_steps is not None else (x.shape[1], len(x), x.shape[2:], x.dtype)))
+        self.block_size = plan.block_size
+        return plan.block_size, plan.within(self.max_bytes, parallel.get_num_threads())
+
     # ---------------------------------------------------------------------------------------------- description
 
     def config(self) -> dict:
@@ -389,13 +495,16 @@ class Sequential:
             "dtype": self.dtype.name,
             "events": self.events,
             "amp": self.amp,
+            "max_bytes": self.max_bytes,
+            "block_size": self.block_size,
         }
 
     @classmethod
     def from_config(cls, config: dict, backend: str = "cpu") -> Sequential:
         """Build the network that ``config`` described, with the initial weights of its seed."""
         layers = [from_config(layer) for layer in config["layers"]]
-        options = {key: config[key] for key in ("seed", "dtype", "events", "amp") if key in config}
+        known = ("seed", "dtype", "events", "amp", "max_bytes", "block_size")
+        options = {key: config[key] for key in known if key in config}
         return cls(*layers, backend=backend, **options)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -418,12 +527,13 @@ class Sequential:
         return {"training": True, "updates": True, "draw": self.draws - 1}
 
     def _call(
-        self, images, num_steps, plain: bool = False, arenas: list[Arena] | None = None, amp: bool = False, **options
-    ) -> Call:
+        self, images, num_steps, plain: bool = False, arenas: list[Arena] | None = None, amp: bool = False,
+        size: int | None = None, **options,
+    ) -> Call:  # fmt: skip
         """Check the arguments of a public call and work out what its blocks share; ``options`` of its ``Run``.
 
         ``plain``: no spikes as bits, and nothing fused. ``arenas``: where what is kept may live until the next call. ``amp``:
-        keep it in half precision.
+        keep it in half precision. ``size``: samples of a block.
         """
         static = num_steps is not None
         x = self._check_images(images, static)
@@ -434,10 +544,11 @@ class Sequential:
         for parameter in self._all_parameters():
             if not all_finite(parameter.value):
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
+        self._shown = shapes[0], None if static else x.dtype
         # A copy: the caller may change the images before backward reads them.
         x = np.array(channel_last(x[None] if static else x), order="C")
         run, events = Run(num_steps, **options), self.events and not plain
-        return Call(self.layers, self._ops, self.dtype, x, static, run, events, shapes, amp, arenas)
+        return Call(self.layers, self._ops, self.dtype, x, static, run, events, shapes, amp, arenas, size or self.block_size)
 
     def _check_images(self, images, static: bool) -> np.ndarray:
         images = np.asarray(images)

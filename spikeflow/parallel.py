@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["get_num_threads", "run", "set_num_threads"]
+__all__ = ["at_most", "executed_by", "get_num_threads", "run", "set_num_threads"]
 
 
 def _available() -> int:
@@ -29,7 +29,18 @@ def _available() -> int:
 _num_threads = _available()
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
-_inside = threading.local()  # has ``task`` on the pool's threads, and on a caller's while it takes part
+
+
+class _Inside(threading.local):
+    """What ``run`` knows of a thread."""
+
+    def __init__(self):
+        self.task = False  # does it work on tasks: one of the pool, or a caller that takes part?
+        self.most: int | None = None  # threads that its runs use at most
+        self.execute: Callable | None = None  # what takes the place of ``run``
+
+
+_inside = _Inside()
 
 
 def set_num_threads(number: int) -> None:
@@ -55,7 +66,10 @@ def run(task: Callable[[int], object], count: int) -> list:
     A task that calls ``run`` itself computes its part alone: the other threads may all be waiting already.
     """
     global _pool
-    if _num_threads == 1 or count <= 1 or getattr(_inside, "task", False):
+    if _inside.execute is not None:
+        return _inside.execute(task, count)
+    threads = min(_num_threads, count, _inside.most or count)
+    if threads <= 1 or _inside.task:
         return [task(i) for i in range(count)]
     with _lock:
         if _pool is None:
@@ -63,7 +77,7 @@ def run(task: Callable[[int], object], count: int) -> list:
         queue = _Queue(task, count)
         work = _Places().spread(lambda _: queue.work())
         # Handed over under the lock: the pool may be replaced afterwards.
-        others = _pool.map(work, range(min(_num_threads, count) - 1))
+        others = _pool.map(work, range(threads - 1))
     _inside.task = True
     try:
         work(None)  # at once: the others have to be woken up
@@ -71,6 +85,26 @@ def run(task: Callable[[int], object], count: int) -> list:
         _inside.task = False
     list(others)
     return queue.finish()
+
+
+@contextlib.contextmanager
+def at_most(number: int | None):
+    """Within, a ``run`` of this thread uses no more threads than that; None sets no limit."""
+    outer, _inside.most = _inside.most, number
+    try:
+        yield
+    finally:
+        _inside.most = outer
+
+
+@contextlib.contextmanager
+def executed_by(execute: Callable[[Callable[[int], object], int], list]):
+    """Within, ``execute(task, count)`` takes the place of ``run`` on this thread."""
+    outer, _inside.execute = _inside.execute, execute
+    try:
+        yield
+    finally:
+        _inside.execute = outer
 
 
 class _Queue:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import datasets, presets, training
+from . import datasets, logs, presets, training
 from .checkpoint import CheckpointError, load_with_info
 from .files import atomic_write
 from .layers import Conv2d, Neuron
@@ -78,7 +78,7 @@ class Run:
 def _curves(run):
     from . import plotting
 
-    return plotting.training_curves(run.read("metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()]))
+    return plotting.training_curves(run.read("metrics.jsonl", lambda text: logs.read_rows(run.folder / "metrics.jsonl")))
 
 
 def _raster(run):

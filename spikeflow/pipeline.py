@@ -82,6 +82,7 @@ class Call:
     shapes: list[tuple[int, ...]]  # (C, H, W) or (F,): of each layer's input, and of the output
     amp: bool = False  # what waits for the backward pass waits in half precision
     arenas: list[Arena] | None = None  # where blocks that pass a joint keep their arrays, if these need not outlive the call
+    size: int | None = None  # samples of a block; None: as many as ``block_size`` says
     spikes: SpikeWords | None = field(init=False)  # x, where it is spikes and the first layer reads bits
     prepared: list[Any] = field(init=False)  # what each layer works out once for all blocks
     whole: dict[int, np.ndarray] = field(init=False)  # outputs of layers that were worked out for the whole batch at once
@@ -95,7 +96,7 @@ class Call:
         self.joints = [i for i, layer in enumerate(self.layers) if layer.couples(self.run) or plans[i].whole]
         self._inputs: list[Any] = [None] * len(self.blocks)  # of the segment to come, once the first joint has been passed
         self._heads: list[list] = [[None] * len(self.layers) for _ in self.blocks]  # what the layers before the last joint kept
-        self._joint_kept: dict[int, Any] = {}
+        self.joint_kept: dict[int, Any] = {}
         self._dys: list[Any] = [None] * len(self.blocks)  # gradients of ``_inputs``
         self._places: dict[tuple[int, int], tuple[int, int]] = {}  # of block and joint: where the segment's memory begins
         if self.joints and self.arenas is not None:
@@ -117,7 +118,7 @@ class Call:
 
     @functools.cached_property
     def blocks(self) -> list[slice]:
-        size = block_size(self.batch)
+        size = self.size or block_size(self.batch)
         return [slice(lo, min(lo + size, self.batch)) for lo in range(0, self.batch, size)]
 
     @functools.cached_property
@@ -204,7 +205,7 @@ class Call:
             with self.memory(None):
                 ys, kept = layer.forward_batch(self.ops, prepared, self._inputs, self.run)
             self._inputs = list(ys)
-            self._joint_kept[joint] = None if forgets else kept
+            self.joint_kept[joint] = None if forgets else kept
 
     def forward_block(
         self, i: int, watch: Callable | None = None, states: dict[str, np.ndarray] | None = None
@@ -259,7 +260,7 @@ class Call:
             wanted = input_grad or any(self.trains[:joint])
             layer, prepared = self.layers[joint], self.prepared[joint]
             with self.memory(None):
-                self._dys = layer.backward_batch(self.ops, prepared, self._dys, self._joint_kept[joint], wanted)
+                self._dys = layer.backward_batch(self.ops, prepared, self._dys, self.joint_kept[joint], wanted)
             if not wanted:
                 return
 

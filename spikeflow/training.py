@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import checkpoint, datasets, logs, losses, metrics, optim, parallel, presets
+from . import checkpoint, datasets, logs, losses, memory, metrics, optim, parallel, presets
 from . import encoding as encodings
 from ._version import __version__
 from .files import atomic_write
@@ -97,7 +97,7 @@ class Settings:
     T_max: int | None = None
     amp: bool = False
     checkpoint_every: str | None = None
-    max_bytes: int | None = None
+    max_bytes: int | str | None = None
     clip_norm: float | None = None
     warmup: int | None = None
     augment: str | None = None
@@ -116,9 +116,11 @@ class Settings:
         presets.fill_training(preset, values)
         for key in ("epochs", "batch_size", "num_steps", "subset"):
             values[key] = positive_int(key, values[key])
-        for key in ("hidden", "channels", "max_iterations", "eval_every", "max_bytes", "warmup"):
+        for key in ("hidden", "channels", "max_iterations", "eval_every", "warmup"):
             if values[key] is not None:
                 values[key] = positive_int(key, values[key])
+        if values["max_bytes"] is not None:
+            values["max_bytes"] = memory.parse_bytes(values["max_bytes"])
         if values["clip_norm"] is not None:
             values["clip_norm"] = optim.checked("clip_norm", values["clip_norm"], 0, math.inf)
         _interval(values["checkpoint_every"])
@@ -187,11 +189,8 @@ def resume(folder: str | os.PathLike, **changes) -> dict[str, Any]:
 def _make_network(settings: Settings, preset: presets.Preset) -> Sequential:
     parallel.set_num_threads(settings.threads)
     layers = presets.make_layers(preset, vars(settings))
-    options = {} if settings.max_bytes is None else {"max_bytes": settings.max_bytes}
-    net = Sequential(*layers, seed=settings.seed, backend=settings.backend, amp=settings.amp, **options)
-    if settings.max_bytes is not None:
-        net.fix_plan(settings.batch_size, settings.num_steps)
-    return net
+    options = {"amp": settings.amp, "max_bytes": settings.max_bytes}
+    return Sequential(*layers, seed=settings.seed, backend=settings.backend, **options)
 
 
 def _augmentation(text: str | None) -> datasets.Augment | None:
@@ -342,13 +341,16 @@ class _Run:
         self.saved = 0, time.monotonic()  # the latest checkpoint: iteration and time
 
     def create(self) -> None:
-        """Make the run folder."""
+        """Fix the blocks, if memory has a limit, and make the run folder."""
+        if self.settings.max_bytes is not None:
+            self.net.fix_plan(self.settings.batch_size, self.settings.num_steps, self.preset.input_shape)
         _new_folder(self.settings, self.preset)
         self.log = logs.MetricsLog(self.folder, tensorboard=self.settings.tensorboard)
 
     def restore(self, found: checkpoint.Checkpoint, path: Path) -> None:
         """Take over the state of a checkpoint of this run; nothing changes unless everything fits."""
         state = found.info.get("training")
+        self.net.block_size = found.network.get("block_size")
         described = self.net.config()
         if not isinstance(state, dict) or found.info.get("settings") != _identity(self.settings) or found.network != described:
             raise ValueError(f"{path} is the checkpoint of another run than {self.folder / CONFIG} describes")

@@ -382,13 +382,14 @@ def test_tensorboard_has_all_steps_that_were_synced(tmp_path):
 def test_tensorboard_forgets_what_a_resumed_run_takes_back(tmp_path):
     pytest.importorskip("tensorboardX")
     with MetricsLog(tmp_path, tensorboard=True) as log:
-        write(log, a_run(0, 7))
-        log.write(iteration=8, train_loss=-1.0)
+        write(log, a_run(0, 6))
+        for iteration in (7, 8):
+            log.write(iteration=iteration, train_loss=-1.0, taken_back=1.0)
     with MetricsLog(tmp_path, tensorboard=True, resume=True) as log:
         log.rewind(6)
         write(log, a_run(7, 12))
     assert len(list(tmp_path.glob("events*"))) == 2
-    assert scalars(tmp_path) == expected_scalars(12)
+    assert scalars(tmp_path) == {"step/taken_back": {}, **expected_scalars(12)}
 
 
 def test_without_tensorboardx(tmp_path, monkeypatch):

@@ -133,3 +133,42 @@ def test_a_whole_batch_at_once_gives_the_bits_of_its_blocks(case):
     parts = [net.forward(images[first : first + 4], num_steps=STEPS) for first in range(0, len(images), 4)]  # one block each
     for expected, pieces in zip(whole, zip(*parts, strict=True), strict=True):
         np.testing.assert_array_equal(np.concatenate(pieces, axis=1), expected)
+
+
+def whole(**options):
+    """A network with a weight so large that all blocks wait for it (``spatial.WHOLE``)."""
+    neuron = {"beta": 0.8, "spike_grad": sf.surrogate.atan(2)}
+    return sf.Sequential(
+        sf.Linear(6, 1500), sf.Leaky(threshold=0.3, **neuron), sf.Linear(1500, 1500), sf.Leaky(threshold=0.1, **neuron),
+        sf.Linear(1500, 5), sf.Leaky(threshold=0.05, **neuron), seed=2, **options,
+    )  # fmt: skip
+
+
+def test_a_weight_that_takes_the_whole_batch_changes_no_spike_and_hardly_a_gradient():
+    images, labels = np.random.default_rng(0).random((20, 6)).astype(np.float32), np.arange(20) % 5
+    fast, plain = whole(), whole(events=False)
+    assert fast.layers[2].is_whole(fast._ops)
+    loss = sf.losses.ce_rate_loss()
+    value, spikes = fast.loss_and_grad(images, labels, loss, num_steps=3)
+    expected, outputs = plain.loss_and_grad(images, labels, loss, num_steps=3)
+    assert spikes.any() and value == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_array_equal(spikes, outputs)
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        assert np.linalg.norm(one.grad - other.grad) <= 1e-5 * np.linalg.norm(other.grad), one.name
+    again = whole()
+    outputs, _ = again.forward(images, 3)
+    again.backward(loss(outputs, labels)[1])
+    for one, other in zip(fast.parameters(), again.parameters(), strict=True):
+        assert np.linalg.norm(one.grad - other.grad) <= 1e-6 * np.linalg.norm(other.grad), one.name
+
+
+def test_all_ways_through_such_a_network_give_the_same_spikes():
+    images = np.random.default_rng(1).random((20, 6)).astype(np.float32)
+    net = whole()
+    expected, _ = net.forward(images, 4)
+    np.testing.assert_array_equal(net.predict(images, 4, batch_size=7), expected)
+    np.testing.assert_array_equal(net.record(images, 4)["5"]["spikes"], expected)
+    assert net.health(images, 4).layers[2].rate == pytest.approx(expected.mean())
+    first, _, state = net.stream(images, num_steps=1)
+    rest, _, _ = net.stream(images, state, num_steps=3)
+    np.testing.assert_array_equal(np.concatenate([first, rest]), expected)

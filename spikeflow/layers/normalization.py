@@ -159,8 +159,9 @@ class BatchNorm(Layer):
         return y if prepared else y.array(ops), (y, inverse)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
-        (x, scale, _, mean, _), inverse = kept
-        gradient, sums = self._summed(ops, dy, x, mean)
+        y, inverse = kept
+        x, scale = y.x, y.scale
+        gradient, sums = self._summed(ops, dy, x, y.mean)
         self._add(sums, inverse, grads)
         if not input_grad:
             return None

@@ -34,6 +34,7 @@ __all__ = [
     "lasting_zeros",
     "prefetch_for_writing",
     "scratch",
+    "scratch_size",
     "set_bits",
     "stack_array",
     "table_operations",
@@ -475,6 +476,12 @@ def scratch(arena: Arena | None = None):
         _thread.arena = outer
         if owns:
             _thread.busy = False
+
+
+def scratch_size() -> tuple[int, int]:
+    """-> bytes of this thread's own memory for ``scratch``: in all, and those that its latest block used."""
+    own = _thread.own
+    return own.size, sum(len(chunk) for chunk in own.chunks[: own.current]) + own.top
 
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
