@@ -6,13 +6,12 @@ last of them has passed it, whatever their size. Partial gradients of the lanes,
 the way come on top.
 
 Nothing is guessed. What layers keep is read off the arrays that they kept of a few blocks of random samples; what a step
-allocates is measured by ``tracemalloc`` in steps of two and of three blocks, on one thread; it is linear in the number of blocks:
+allocates is measured by ``tracemalloc`` in steps of two blocks and of some more, on one thread; it is linear in their number:
 
-    bytes(N blocks, k threads) = max over the phases of (p(N) + (k - 1) t) + k s(N),    p(N) = p(2) + (N - 2) (p(3) - p(2))
+    bytes(N blocks, k threads) = max over the phases of (p(N) + (k - 1) t) + k s(N)
 
 A phase is a ``parallel.run``: p is its peak on one thread, of which t is given back when a task ends, and k no more than it has
-tasks. Each thread has scratch memory s for itself, which grows as p does. From 16 blocks on, the partial gradients of the lanes
-no longer grow with N.
+tasks. Each thread has scratch memory s for itself. From 16 blocks on, the partial gradients of the lanes no longer grow with N.
 """
 
 from __future__ import annotations
@@ -35,12 +34,13 @@ from .layers import AvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d
 from .layers.normalization import BatchNorm
 from .losses import Loss
 from .ops.simd import scratch_size
-from .pipeline import LANES, block_size
+from .pipeline import LANES, Call, block_size
 
 __all__ = ["LayerMemory", "MemoryPlan", "choose", "format_bytes", "kept_bytes", "measure", "parse_bytes", "smallest_input"]
 
 TOGETHER = 4, 2, 1  # blocks that a budget has room for at a time, if that can be: independent of the threads there are
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+SPREAD = 8  # samples, at least, by which the measured steps differ: Python's own objects must not count for much
 SIDES = range(1, 513)  # of images, in the search for one that fits
 
 
@@ -53,6 +53,28 @@ class Phase(NamedTuple):
     lanes: bool  # are the tasks lanes?
     partial: int  # of the peak, partial gradients of each lane
     scratch: int  # of the scratch memory, what its tasks used
+
+
+class Line(NamedTuple):
+    """A phase of 2 and of ``number`` blocks, and what it is with others."""
+
+    two: Phase
+    more: Phase
+    number: int
+
+    def at(self, name: str, number: float) -> int:
+        """-> an entry with so many blocks."""
+        two, more = getattr(self.two, name), getattr(self.more, name)
+        return math.ceil(two + (more - two) * (number - 2) / (self.number - 2))
+
+    def tasks(self, number: float) -> int:
+        tasks = max(1, self.at("tasks", number))
+        return min(tasks, LANES) if self.more.lanes else tasks
+
+    def peak(self, number: float, threads: int) -> int:
+        """-> the peak with so many blocks, scratch memory aside."""
+        peak = self.at("peak", number) - math.floor(max(0, number - LANES) * self.more.partial)
+        return peak + (min(threads, self.tasks(number)) - 1) * max(self.two.transient, self.more.transient)
 
 
 @dataclass(frozen=True)
@@ -87,8 +109,8 @@ class MemoryPlan:
     block_size: int
     layers: list[LayerMemory]
     joints: list[str]
-    phases: list[tuple[Phase, Phase]]  # of 2 and of 3 blocks
-    scratch: int  # bytes of the scratch memory that the thread had after 3 blocks
+    phases: list[Line]
+    scratch: int  # bytes of the scratch memory that the thread had after the more blocks
     max_bytes: int | None
     threads: int
 
@@ -112,10 +134,9 @@ class MemoryPlan:
     def bytes(self, threads: int) -> int:
         """Bytes that a step takes on so many threads."""
         number = self.batch_size / self.block_size
-        busy = min(threads, max(_tasks(*pair, number) for pair in self.phases))
-        growth = max(_line(two.scratch, three.scratch, number) for two, three in self.phases)
-        scratch = self.scratch + max(0, growth - max(three.scratch for _, three in self.phases))
-        return max(_peak(*pair, number, threads) for pair in self.phases) + busy * scratch
+        busy = min(threads, max(phase.tasks(number) for phase in self.phases))
+        growth = max(phase.at("scratch", number) for phase in self.phases) - max(phase.more.scratch for phase in self.phases)
+        return max(phase.peak(number, threads) for phase in self.phases) + busy * (self.scratch + max(0, growth))
 
     def within(self, max_bytes: int, threads: int) -> int:
         """-> as many of the threads as the budget has room for; 0 if there is not enough for one."""
@@ -136,23 +157,6 @@ class MemoryPlan:
         if self.joints:
             lines.append(f"all blocks wait for layer {', '.join(self.joints)}: smaller ones save little before it")
         return "\n".join(lines)
-
-
-def _tasks(two: Phase, three: Phase, number: float) -> int:
-    """-> the tasks of a phase with ``number`` blocks."""
-    tasks = max(1, _line(two.tasks, three.tasks, number))
-    return min(tasks, LANES) if three.lanes else tasks
-
-
-def _peak(two: Phase, three: Phase, number: float, threads: int) -> int:
-    """-> the peak of a phase with ``number`` blocks, scratch memory aside."""
-    peak = _line(two.peak, three.peak, number) - math.floor(max(0, number - LANES) * three.partial)
-    return peak + (min(threads, _tasks(two, three, number)) - 1) * max(two.transient, three.transient)
-
-
-def _line(two: int, three: int, number: float) -> int:
-    """-> what is so much with 2 blocks and so much with 3, with ``number`` blocks."""
-    return math.ceil(two + (three - two) * (number - 2))
 
 
 # ------------------------------------------------------------------------------------------------ plans
@@ -223,18 +227,18 @@ class _Anything(Loss):
 
 
 def _measured(net, request: Request, size: int, bounded: bool):
-    """-> what the layers keep of the batch, the joints, the phases of 2 and 3 blocks, and each thread's scratch memory."""
+    """-> what the layers keep of the batch, the joints, the phases, and the size of a thread's scratch memory."""
+    counts = 2, 2 + max(1, SPREAD // size)
     with _gradients_aside(net):
         _on_fresh_thread(lambda: _traced(net, request, 2 * size, size, bounded))  # compiles, and fills all caches
-        few, more = (_on_fresh_thread(lambda n=n: _traced(net, request, n * size, size, bounded)) for n in (2, 3))
-    phases = list(zip(few[0], more[0], strict=True))
+        two, more = (_on_fresh_thread(lambda n=n: _traced(net, request, n * size, size, bounded)) for n in counts)
+    phases = [Line(*pair, counts[1]) for pair in zip(two[0], more[0], strict=True)]
     scratch = more[1] * (2 if bounded else 1)  # a whole batch's arrays may not fit into the same chunks; a bound must hold
-    (few, _), (more, call) = (_kept(net, request, n * size, size) for n in (2, 3))
-    number = request.batch_size / size
+    kept, call = _kept(net, request, size)
     last = call.joints[-1] if call.joints else -1
     layers = [
-        LayerMemory(layer.name, type(layer).__name__, round(a + (b - a) * (number - 2)), k <= last)
-        for k, (layer, a, b) in enumerate(zip(net.layers, few, more, strict=True))
+        LayerMemory(layer.name, type(layer).__name__, round(request.batch_size * kept[k]), k <= last)
+        for k, layer in enumerate(net.layers)
     ]
     return layers, [net.layers[k].name for k in call.joints], phases, scratch
 
@@ -365,13 +369,19 @@ def _on_fresh_thread(task):
 
 def kept_bytes(net, request: Request) -> list[float]:
     """-> bytes that each layer keeps of a sample for the backward pass."""
-    size = min(block_size(request.batch_size), 4)
-    (few, _), (more, _) = (_kept(net, request, n * size, size) for n in (2, 3))
-    return [(b - a) / size for a, b in zip(few, more, strict=True)]
+    return _kept(net, request, min(block_size(request.batch_size), 4))[0]
 
 
-def _kept(net, request: Request, batch: int, size: int):
-    """-> bytes that each layer keeps of ``batch`` samples, an array that several share with the first of them; and the call."""
+def _kept(net, request: Request, size: int) -> tuple[list[float], Call]:
+    """-> bytes that each layer keeps of a sample, in blocks of ``size``, and a call with such blocks.
+
+    An array that several layers keep counts for the first of them.
+    """
+    (two, _), (three, call) = (_kept_of(net, request, n * size, size) for n in (2, 3))
+    return [(b - a) / size for a, b in zip(two, three, strict=True)], call
+
+
+def _kept_of(net, request: Request, batch: int, size: int) -> tuple[list[int], Call]:
     x, num_steps = _samples(net, request, batch)
     call = net._call(x, num_steps, amp=net.amp, size=size, training=request.training)
     call.enter()

@@ -74,7 +74,7 @@ def bytes_kept(net):
     """Bytes of arrays of numbers that neurons and batch normalisations keep, but for the last neuron; and of their bits."""
     net.forward(IMAGES, 6)
     call, seen = net._last, {}
-    for kept in [*(keep for block in call.kept for keep in block[:-1]), *call._joint_kept.values()]:
+    for kept in [*(keep for block in call.kept for keep in block[:-1]), *call.joint_kept.values()]:
         stack = [kept]
         while stack:
             item = stack.pop()
