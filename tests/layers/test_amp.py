@@ -100,5 +100,3 @@ def test_description_carries_it(tmp_path):
     net = NETWORKS["hard"](amp=True)
     net.save(tmp_path / "net.npz")
     assert sf.load(tmp_path / "net.npz").amp and not NETWORKS["hard"]().amp
-    double = NETWORKS["hard"](amp=True, dtype=np.float64)
-    double.loss_and_grad(IMAGES.astype(np.float64), LABELS, sf.losses.mse_rate_loss(), num_steps=2)  # stays float64
