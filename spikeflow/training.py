@@ -396,7 +396,7 @@ class _Run:
     def loop(self, interrupted) -> None:
         """All epochs, or until the limit of iterations, or until interrupted (between two steps)."""
         if self.iteration == 0:
-            if not self.by_epoch and self._evaluate(0, trained=False):
+            if not self.by_epoch and self.evaluated < 0 and self._evaluate(0, trained=False):
                 self._save(BEST)
             self._save(LATEST)
         if not self.settled:

@@ -86,6 +86,7 @@ def die_at(monkeypatch, iteration, where):
         ("sgd cosine", 6, "_settle", None),  # behind all that
         ("adam step", 8, "_step", "3"),
         ("sgd plain", 9, "_row", "4"),
+        ("sgd plain", 1, "_step", None),  # nothing but the first evaluation is in the checkpoint
     ],
 )
 def test_resumed_runs_end_with_the_same_bits(tmp_path, monkeypatch, whole, case, iteration, where, every):

@@ -7,7 +7,7 @@ first-level cache.
 
 That is another order of summation for every window and every length of the sequence, and floating-point sums would depend on it.
 Therefore the weights are whole numbers here, multiples of a power of two (``Packed.units``), small enough for every sum to be
-exact: int32 where that costs no more accuracy than sums in float32 do, else float64, whose 53 bits always suffice. A sum is then
+exact: int32 where that costs no more than sums in float32 do or little, else float64, whose 53 bits always suffice. A sum is then
 rounded once, to the network's dtype, and does not depend on how neurons are grouped or how a sequence is cut.
 
 Weight gradient, for one output position.  Each train of the window adds up the output gradient over the steps at which it fires,
