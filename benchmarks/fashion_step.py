@@ -85,7 +85,8 @@ def make_task(args, path: Path) -> dict[str, Any]:
     densities = {layer: float(rate.mean()) for layer, rate in rates.items()}
     trained = f"weights after {args.warmup_iterations} iterations" + (f", loss {loss:.4f}" if args.warmup_iterations else "")
     print(f"{dataset}, {trained}")
-    print("spikes a neuron and step: " + ", ".join(f"layer {layer} {100 * d:.1f} %" for layer, d in densities.items()))
+    shown = ", ".join(f"layer {layer} {100 * d:.1f} %" for layer, d in densities.items())
+    print(f"spikes a neuron and step, in evaluation mode: {shown}")
     return {"dataset": dataset, "loss": loss, "densities": densities}
 
 
