@@ -215,8 +215,6 @@ def _summary(arguments: argparse.Namespace) -> int:
             images = images.astype(np.float32) / np.float32(255)
         except datasets.DatasetError as error:
             print(f"no spikes are counted: {error}", file=sys.stderr)
-    if images is None and shape is None:
-        shape = (1, 28, 28)
     print(net.summary(shape, num_steps or 1, arguments.batch_size, images))
     return 0
 

@@ -34,12 +34,25 @@ from .layers import AvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d
 from .layers.normalization import BatchNorm
 from .losses import Loss
 from .ops.simd import scratch_size
-from .pipeline import LANES, Call, block_size
+from .pipeline import LANES, LEAST, Call, block_size
 
-__all__ = ["LayerMemory", "MemoryPlan", "choose", "format_bytes", "kept_bytes", "measure", "parse_bytes", "smallest_input"]
+__all__ = [
+    "LayerMemory",
+    "MemoryPlan",
+    "Request",
+    "check",
+    "choose",
+    "format_bytes",
+    "measure",
+    "on_present_threads",
+    "parse_bytes",
+    "smallest_input",
+]
 
-TOGETHER = 4, 2, 1  # blocks that a budget has room for at a time, if that can be: independent of the threads there are
+# Blocks that are to fit at a time, and their samples at least: one block at a time is slower than small ones on two threads.
+PREFERENCES = (4, LEAST), (2, LEAST), (2, 1), (1, LEAST), (1, 1)
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+SLACK = 1.01  # of a budget, for blocks that are fixed: a measurement of the same blocks may differ by Python's own objects
 SPREAD = 8  # samples, at least, by which the measured steps differ: Python's own objects must not count for much
 SIDES = range(1, 513)  # of images, in the search for one that fits
 
@@ -138,9 +151,11 @@ class MemoryPlan:
         growth = max(phase.at("scratch", number) for phase in self.phases) - max(phase.more.scratch for phase in self.phases)
         return max(phase.peak(number, threads) for phase in self.phases) + busy * (self.scratch + max(0, growth))
 
-    def within(self, max_bytes: int, threads: int) -> int:
-        """-> as many of the threads as the budget has room for; 0 if there is not enough for one."""
-        return max((k for k in range(1, min(threads, max(LANES, self.blocks)) + 1) if self.bytes(k) <= max_bytes), default=0)
+    def within(self, threads: int) -> int:
+        """-> as many of the threads as the budget has room for, but one at least."""
+        if self.max_bytes is None:
+            return threads
+        return max((k for k in range(2, threads + 1) if self.bytes(k) <= self.max_bytes), default=1)
 
     def __str__(self) -> str:
         lines = [
@@ -173,17 +188,26 @@ class Request(NamedTuple):
 
 
 def measure(net, request: Request, size: int, max_bytes: int | None) -> MemoryPlan:
-    """-> the plan with blocks of ``size`` samples, on the threads there are or the budget has room for."""
+    """-> the plan with blocks of ``size`` samples."""
     found = _measured(net, request, size, bounded=max_bytes is not None)
-    threads = parallel.get_num_threads()
-    plan = MemoryPlan(request.batch_size, request.num_steps, size, *found, max_bytes, threads)
-    return plan if max_bytes is None else dataclasses.replace(plan, threads=max(plan.within(max_bytes, threads), 1))
+    return on_present_threads(MemoryPlan(request.batch_size, request.num_steps, size, *found, max_bytes, 1))
+
+
+def on_present_threads(plan: MemoryPlan) -> MemoryPlan:
+    """-> the same on the threads there are or, of them, those that the budget has room for."""
+    return dataclasses.replace(plan, threads=plan.within(parallel.get_num_threads()))
+
+
+def check(plan: MemoryPlan) -> None:
+    """ValueError if the budget has no room for the plan on one thread."""
+    if plan.max_bytes is not None and plan.bytes(1) > SLACK * plan.max_bytes:
+        raise ValueError(_refusal(plan, plan.max_bytes))
 
 
 def choose(net, request: Request, max_bytes: int) -> MemoryPlan:
     """-> the plan with the largest blocks that the budget has room for; ValueError, with the least that can, if there is none.
 
-    Blocks do not depend on how many threads there are: if it can be, four of them fit at a time.
+    Blocks do not depend on how many threads there are.
     """
     plans, size = [], block_size(request.batch_size)
     sizes = [size]
@@ -193,9 +217,9 @@ def choose(net, request: Request, max_bytes: int) -> MemoryPlan:
         plans.append(measure(net, request, size, max_bytes))
         if plans[-1].bytes(1) > max_bytes and plans[-1].bytes(1) >= plans[0].bytes(1):
             break
-    for together in TOGETHER:
+    for together, least in PREFERENCES:
         for plan in reversed(plans):
-            if plan.bytes(together) <= max_bytes:
+            if plan.block_size >= least and plan.bytes(together) <= max_bytes:
                 return plan
     raise ValueError(_refusal(min(plans, key=lambda plan: plan.bytes(1)), max_bytes))
 
@@ -216,21 +240,23 @@ def _refusal(least: MemoryPlan, max_bytes: int) -> str:
 class _Anything(Loss):
     """A loss that sends back a gradient of every spike, or of the membrane of a neuron that never fires."""
 
-    inputs = "both"
+    def __init__(self, last):
+        self.inputs = "spikes" if last.model.fires else "membrane"
 
-    def __init__(self, fires: bool):
-        self.fires = fires
+    def check(self, targets, num_steps, batch, features):
+        return np.zeros(batch)
 
     def gradients(self, spikes, membrane, targets, normaliser):
         gradient = np.full(membrane.shape, 1e-3, membrane.dtype)
-        return (0.0, gradient, None) if self.fires else (0.0, None, gradient)
+        return (0.0, gradient, None) if self.inputs == "spikes" else (0.0, None, gradient)
 
 
 def _measured(net, request: Request, size: int, bounded: bool):
     """-> what the layers keep of the batch, the joints, the phases, and the size of a thread's scratch memory."""
     counts = 2, 2 + max(1, SPREAD // size)
     with _gradients_aside(net):
-        _on_fresh_thread(lambda: _traced(net, request, 2 * size, size, bounded))  # compiles, and fills all caches
+        for n in counts:  # compiles what there is to compile, which would be counted, and slow to trace
+            _step(net, request, *_samples(net, request, n * size), size, bounded, _one_by_one)
         two, more = (_on_fresh_thread(lambda n=n: _traced(net, request, n * size, size, bounded)) for n in counts)
     phases = [Line(*pair, counts[1]) for pair in zip(two[0], more[0], strict=True)]
     scratch = more[1] * (2 if bounded else 1)  # a whole batch's arrays may not fit into the same chunks; a bound must hold
@@ -246,14 +272,22 @@ def _measured(net, request: Request, size: int, bounded: bool):
 def _traced(net, request: Request, batch: int, size: int, bounded: bool) -> tuple[list[Phase], int]:
     """-> the phases of one step on this thread alone, and the size of its scratch memory."""
     x, num_steps = _samples(net, request, batch)
-    labels, loss_fn = np.zeros(batch, np.int64), _Anything(net.layers[-1].model.fires)
-    options = {"arenas": None if bounded or net.amp else [], "size": size, "training": request.training}
     with _tracing():
         meter = _Meter()
-        with parallel.executed_by(meter.execute):
-            net._step(x, labels, loss_fn, num_steps, **options)
+        _step(net, request, x, num_steps, size, bounded, meter.execute)
         meter.between()
     return meter.phases, scratch_size()[0]
+
+
+def _one_by_one(task, count: int) -> list:
+    return [task(i) for i in range(count)]
+
+
+def _step(net, request: Request, x, num_steps: int | None, size: int, bounded: bool, execute) -> None:
+    """One step on this thread alone; it changes gradients, but no running estimates."""
+    options = {"arenas": None if bounded or net.amp else [], "size": size, "training": request.training}
+    with parallel.executed_by(execute):
+        net._step(x, None, _Anything(net.layers[-1]), num_steps, **options)
 
 
 class _Meter:
@@ -280,7 +314,7 @@ class _Meter:
 
     def execute(self, task, count: int) -> list:
         if self.nested:
-            return [task(i) for i in range(count)]
+            return _one_by_one(task, count)
         self.between()
         self.nested = True
         results, highest, transient, most = [], 0, 0, 0
@@ -311,9 +345,9 @@ def _samples(net, request: Request, batch: int) -> tuple[np.ndarray, int | None]
     """-> random images and num_steps, or a random sequence and None."""
     rng = np.random.Generator(np.random.Philox(key=0))
     if request.dtype is None:
-        return rng.random((batch, *request.shape)).astype(net.dtype), request.num_steps
-    sequence = rng.random((request.num_steps, batch, *request.shape))
-    return (sequence < 0.2 if request.dtype == bool else sequence.astype(net.dtype)), None
+        return rng.random((batch, *request.shape), net.dtype), request.num_steps
+    sequence = rng.random((request.num_steps, batch, *request.shape), net.dtype)
+    return (sequence < 0.2 if request.dtype == bool else sequence), None
 
 
 @contextlib.contextmanager
@@ -365,11 +399,6 @@ def _on_fresh_thread(task):
 
 
 # ------------------------------------------------------------------------------------------------ what layers keep
-
-
-def kept_bytes(net, request: Request) -> list[float]:
-    """-> bytes that each layer keeps of a sample for the backward pass."""
-    return _kept(net, request, min(block_size(request.batch_size), 4))[0]
 
 
 def _kept(net, request: Request, size: int) -> tuple[list[float], Call]:

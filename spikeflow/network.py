@@ -39,6 +39,7 @@ class Sequential:
     max_bytes : int or str, optional
         What ``loss_and_grad`` may take at a time, besides parameters, their gradients and the batch: a number of bytes, or a text
         such as ``"500MB"``. Its first call, or ``fix_plan``, chooses blocks that are small enough; ``plan`` says what that takes.
+        (``forward`` keeps the whole batch all the same, and so does a plain callable as the loss.)
     block_size : int, optional
         Samples that go through the network together. Gradients depend on it by rounding alone. By default the batch decides, or
         ``max_bytes``.
@@ -76,9 +77,7 @@ class Sequential:
         self._last: Call | None = None
         self._arenas: list[Arena] = []
         self._plans: dict[tuple, memory.MemoryPlan] = {}  # by request, budget and size of blocks
-        self._shown: tuple[tuple[int, ...], np.dtype | None] | None = (
-            None  # sample shape of the latest input; dtype of a sequence
-        )
+        self._shown: tuple | None = None  # of the latest input: the shape of a sample; its dtype, or None for images
         self.training = True
         self.draws = 0  # training passes so far: the number under which dropout draws its masks
 
@@ -399,7 +398,7 @@ class Sequential:
         Parameters
         ----------
         input_shape : tuple of int
-            Of a sample, (C, H, W) or (F,); by default that of ``images``.
+            Of a sample, (C, H, W) or (F,); by default that of ``images``, or as for ``plan``.
         num_steps, batch_size : int
             What lies before the first neuron runs once, all else at each step.
         images : (B, ...), optional
@@ -410,10 +409,10 @@ class Sequential:
         Summary
             Prints as a table.
         """
-        if input_shape is None:
-            if images is None:
-                raise ValueError("input_shape is needed, or images: the layers alone do not say what comes in")
+        if input_shape is None and images is not None:
             input_shape = np.shape(images)[1:]
+        elif input_shape is None:
+            input_shape = memory.smallest_input(self.layers) if self._shown is None else self._shown[0]
         return summaries.summarize(self, input_shape, positive_int("num_steps", num_steps), batch_size, images)
 
     # ---------------------------------------------------------------------------------------------- memory
@@ -472,8 +471,9 @@ class Sequential:
                 plan = memory.choose(self, request, self.max_bytes)
             else:
                 plan = memory.measure(self, request, self.block_size or block_size(request.batch_size), self.max_bytes)
+                memory.check(plan)
             self._plans[key] = self._plans[request, self.max_bytes, plan.block_size] = plan
-        return self._plans[key]
+        return memory.on_present_threads(self._plans[key])
 
     def _bounds(self, images, num_steps) -> tuple[int | None, int | None]:
         """-> samples of a block and threads at most, of a batch; None where there is no bound."""
@@ -483,7 +483,7 @@ class Sequential:
         static = len(x), num_steps, x.shape[1:], None
         plan = self._plan(self._request(*static if num_steps is not None else (x.shape[1], len(x), x.shape[2:], x.dtype)))
         self.block_size = plan.block_size
-        return plan.block_size, plan.within(self.max_bytes, parallel.get_num_threads())
+        return plan.block_size, plan.threads
 
     # ---------------------------------------------------------------------------------------------- description
 

@@ -343,7 +343,8 @@ class _Run:
     def create(self) -> None:
         """Fix the blocks, if memory has a limit, and make the run folder."""
         if self.settings.max_bytes is not None:
-            self.net.fix_plan(self.settings.batch_size, self.settings.num_steps, self.preset.input_shape)
+            sequence = None if self.settings.encoding == "direct" else bool
+            self.net.fix_plan(self.settings.batch_size, self.settings.num_steps, self.preset.input_shape, sequence)
         _new_folder(self.settings, self.preset)
         self.log = logs.MetricsLog(self.folder, tensorboard=self.settings.tensorboard)
 

@@ -244,3 +244,29 @@ def test_where_binding_is_forbidden_tasks_run_all_the_same(monkeypatch):
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
     assert parallel._Places().spread(lambda i: i + 1)(1) == 2
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, 1), (2, 2), (None, 4)])
+def test_no_more_threads_than_asked_for(most, expected):
+    parallel.set_num_threads(4)
+    together, threads = threading.Barrier(expected, timeout=20), []
+
+    def task(i):
+        together.wait()  # passes when so many threads are at work
+        threads.append(threading.get_ident())
+        return i
+
+    with parallel.at_most(most):
+        assert parallel.run(task, 8) == list(range(8))
+    assert len(set(threads)) == expected
+
+
+def test_another_way_to_execute_tasks_is_this_threads_alone():
+    parallel.set_num_threads(3)
+    with parallel.executed_by(lambda task, count: [-task(i) for i in range(count)]):
+        assert parallel.run(lambda i: i, 3) == [0, -1, -2]
+        elsewhere = []
+        thread = threading.Thread(target=lambda: elsewhere.extend(parallel.run(lambda i: i, 3)))
+        thread.start()
+        thread.join()
+    assert elsewhere == parallel.run(lambda i: i, 3) == [0, 1, 2]

@@ -49,11 +49,16 @@ def test_the_command_line(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "29,826" in shown and "spike-driven" in shown
     make().save(tmp_path / "net.npz")
-    assert cli.main(["summary", str(tmp_path / "net.npz")]) == 2  # made for 6 x 6 images, and nothing says so
+    assert cli.main(["summary", str(tmp_path / "net.npz")]) == 0
+    assert "2 x 4 x 4" in capsys.readouterr().out  # of images of 6 x 6, the smallest that fit
     assert cli.main(["summary", "no-such"]) == 2
     assert "csnn-mnist" in capsys.readouterr().err
 
 
-def test_an_input_shape_is_needed():
-    with pytest.raises(ValueError, match="input_shape is needed, or images"):
-        make().summary(num_steps=2)
+def test_without_an_input_shape_it_is_that_of_the_latest_input_or_the_smallest_that_fits():
+    net = make(backend="reference")
+    assert net.summary(num_steps=2).layers[0].shape == (2, 4, 4)
+    net.predict(np.zeros((1, 1, 7, 6), np.float32), num_steps=1)
+    assert net.summary(num_steps=2).layers[0].shape == (2, 5, 4)
+    with pytest.raises(ValueError, match="input_shape must be given, such as .* the layers leave it open"):
+        sf.Sequential(sf.Conv2d(1, 2, 3), sf.Leaky(0.5)).summary()
