@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import backends, inspection, memory, parallel, random
 from . import summary as summaries
 from .layers import Layer, Neuron, Parameter, check_chain, from_config
-from .layers.base import positive_int
+from .layers.base import positive_int, zero_grads
 from .losses import Loss
 from .ops.finite import all_finite
 from .ops.simd import Arena, scratch
 from .pipeline import Call, Run, block_size, channel_first, channel_last, membrane_of
+
+if TYPE_CHECKING:
+    from .device import DeviceCall, Store
 
 __all__ = ["Sequential"]
 
@@ -27,8 +31,10 @@ class Sequential:
     *layers : Layer
     seed : int
         Key of the initial weights: the same seed gives the same bits everywhere.
-    backend : {"cpu", "reference"}
-        ``cpu`` runs Numba kernels on all threads, ``reference`` plain NumPy.
+    backend : {"cpu", "cuda", "reference"}
+        ``cpu`` runs Numba kernels on all threads, ``cuda`` on an NVIDIA GPU, ``reference`` plain NumPy. On the GPU numbers are
+        float32; ``amp``, ``max_bytes`` and ``block_size`` are the processor's; ``health``, ``summary`` of images and
+        ``record(backward=True)`` run on the processor, with the same parameters.
     dtype : numpy.float32 or numpy.float64
     events : bool
         False computes with the zeros of spikes and pooled gradients too: an oracle, and a baseline for benchmarks.
@@ -68,18 +74,43 @@ class Sequential:
         self.max_bytes = None if max_bytes is None else memory.parse_bytes(max_bytes)
         self.block_size = None if block_size is None else positive_int("block_size", block_size)
         self._ops = backends.load(backend)
+        if self._ops.device:
+            self._check_device_options()
         self.layers = layers
         for position, layer in enumerate(layers):
             if layer.name or any(layer is other for other in layers[:position]):
                 raise ValueError(f"layer {position} ({layer!r}) already belongs to a network; make a layer for each place")
         for position, layer in enumerate(layers):
             layer.initialize(str(position), self.dtype, self.seed)
-        self._last: Call | None = None
+        self._store = self._move() if self._ops.device else None
+        self._last: Call | DeviceCall | None = None
         self._arenas: list[Arena] = []
         self._plans: dict[tuple, memory.MemoryPlan] = {}  # by request, budget and size of blocks
         self._shown: tuple | None = None  # of the latest input: the shape of a sample; its dtype, or None for images
         self.training = True
         self.draws = 0  # training passes so far: the number under which dropout draws its masks
+
+    def _check_device_options(self) -> None:
+        given = {"amp": self.amp, "max_bytes": self.max_bytes, "block_size": self.block_size}
+        if self.dtype != np.float32:
+            raise ValueError(f"dtype must be float32 with backend='cuda', got {self.dtype}")
+        if unknown := [name for name, value in given.items() if value]:
+            raise ValueError(f"{unknown[0]} is an option of backend='cpu', got {given[unknown[0]]!r} with backend='cuda'")
+
+    def _move(self) -> Store:
+        """Move the parameters to the device."""
+        from .device import Store
+        from .ops import gpu
+
+        self._device_arenas = {use: gpu.Arena() for use in ("forward", "step", "other")}
+        return Store(self._all_parameters())
+
+    def _host_twin(self) -> Sequential:
+        """-> a network on the processor with the same layers and copies of the parameters."""
+        twin = Sequential(*(layer.unused_copy() for layer in self.layers), seed=self.seed, events=self.events)
+        for own, other in zip(self._all_parameters(), twin._all_parameters(), strict=True):
+            other.value = own.value
+        return twin.train(self.training)
 
     def train(self, mode: bool = True) -> Sequential:
         """From now on batch normalisation takes the statistics of each batch, and dropout drops: where a network starts."""
@@ -102,8 +133,18 @@ class Sequential:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero; ``backward`` and ``loss_and_grad`` add to them."""
-        for parameter in self._all_parameters():
-            parameter.grad.fill(0)
+        zero_grads(self.parameters())
+
+    @property
+    def on_host(self) -> bool:
+        """Do the parameters live in the host's memory?"""
+        return self._store is None
+
+    def all_finite(self) -> bool:
+        """Is there no NaN and no infinity among the parameters to train and their gradients?"""
+        if self._store is not None:
+            return self._store.all_finite()
+        return all(all_finite(array) for parameter in self.parameters() for array in (parameter.value, parameter.grad))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """-> {name: copy of the value}, with PyTorch's names and layouts."""
@@ -181,7 +222,7 @@ class Sequential:
             A shape that does not fit (the layer is named), NaN or infinity in images or parameters, ``num_steps`` below 1.
         """
         self._last = None  # free the caches of an earlier forward, and leave none if this one fails
-        call = self._call(images, num_steps, amp=self.amp, **self._mode())
+        call = self._call(images, num_steps, amp=self.amp, use="forward", **self._mode())
         outputs = call.forward()
         self._last = call
         return outputs
@@ -231,6 +272,8 @@ class Sequential:
         spikes : (T, B, ...)
         """
         truncate = None if truncate is None else positive_int("truncate", truncate)
+        if self._ops.device and isinstance(loss_fn, Loss):
+            return self._device_step(images, labels, loss_fn, num_steps, truncate)
         size, threads = self._bounds(images, num_steps)
         saves = self.amp or self.max_bytes is not None  # memory that is kept saves none
         arenas = self._arenas if isinstance(loss_fn, Loss) and not saves else None
@@ -239,15 +282,13 @@ class Sequential:
 
     def _step(self, images, labels, loss_fn, num_steps, **options) -> tuple[float, np.ndarray]:
         """``loss_and_grad`` with options of ``_call``."""
-        call = self._call(images, num_steps, amp=self.amp, **options)
+        call = self._call(images, num_steps, amp=self.amp, use="step", **options)
         if not isinstance(loss_fn, Loss):
             spikes, membrane = call.forward()
             loss, dspikes, dmembrane = loss_fn(spikes, membrane, labels)
             call.backward(dspikes, dmembrane, False)
             return float(loss), spikes
-        if loss_fn.inputs != "membrane" and not self.layers[-1].model.fires:
-            raise ValueError(f"{loss_fn!r} reads spikes, but the last layer ({self.layers[-1]!r}) never fires")
-        labels = loss_fn.check(labels, call.run.num_steps, call.batch, call.shapes[-1])
+        labels = self._checked_labels(call, labels, loss_fn)
         normaliser = loss_fn.normaliser(labels)
         outputs, losses = call.outputs(), [0.0] * len(call.blocks)
 
@@ -264,6 +305,16 @@ class Sequential:
         call.over_lanes(block_loss_and_grad)
         call.leave(False)
         return sum(losses), channel_first(outputs)
+
+    def _checked_labels(self, call, labels, loss_fn) -> np.ndarray:
+        if loss_fn.inputs != "membrane" and not self.layers[-1].model.fires:
+            raise ValueError(f"{loss_fn!r} reads spikes, but the last layer ({self.layers[-1]!r}) never fires")
+        return loss_fn.check(labels, call.run.num_steps, call.batch, call.shapes[-1])
+
+    def _device_step(self, images, labels, loss_fn, num_steps, truncate) -> tuple[float, np.ndarray]:
+        call = self._call(images, num_steps, use="step", truncate=truncate, **self._mode())
+        labels = self._checked_labels(call, labels, loss_fn)
+        return call.step(loss_fn, labels, loss_fn.normaliser(labels))
 
     def stream(
         self, part: np.ndarray, state: dict[str, np.ndarray] | None = None, num_steps: int | None = None
@@ -291,6 +342,9 @@ class Sequential:
         """
         call = self._call(part, num_steps, streams=True)
         old = self._checked_state(call, state)
+        if self._ops.device:
+            spikes, membrane = call.stream(old)
+            return spikes, membrane, {name: channel_first(array) for name, array in old.items()}
         new = {name: np.empty_like(array) for name, array in old.items()}
         spikes, membrane = call.outputs(), call.outputs()
 
@@ -376,7 +430,10 @@ class Sequential:
             ``backward`` without labels and loss.
         """
         if not backward:
-            return inspection.record(self._call(images, num_steps, records=True))
+            call = self._call(images, num_steps, records=True)
+            return call.record() if self._ops.device else inspection.record(call)
+        if self._ops.device:
+            return self._host_twin().record(images, num_steps, backward, labels, loss_fn)
         if not isinstance(loss_fn, Loss):
             raise ValueError(f"backward=True needs a loss of spikeflow.losses as loss_fn, got {loss_fn!r}")
         call = self._call(images, num_steps, plain=True, records=True)
@@ -388,6 +445,8 @@ class Sequential:
 
         Arguments as for ``forward``. Returns a ``Health``: its ``layers`` hold the numbers, ``print`` shows a table.
         """
+        if self._ops.device:
+            return self._host_twin().health(images, num_steps)
         return inspection.health(self._call(images, num_steps, records=True))
 
     def summary(
@@ -413,7 +472,8 @@ class Sequential:
             input_shape = np.shape(images)[1:]
         elif input_shape is None:
             input_shape = memory.smallest_input(self.layers) if self._shown is None else self._shown[0]
-        return summaries.summarize(self, input_shape, positive_int("num_steps", num_steps), batch_size, images)
+        net = self._host_twin() if self._ops.device else self
+        return summaries.summarize(net, input_shape, positive_int("num_steps", num_steps), batch_size, images)
 
     # ---------------------------------------------------------------------------------------------- memory
 
@@ -442,7 +502,7 @@ class Sequential:
         Raises
         ------
         ValueError
-            A budget that cannot be met: the message says the least that can.
+            A budget that cannot be met: the message says the least that can. Or a network on the GPU, which knows no blocks.
         """
         request = self._request(batch_size, num_steps, input_shape, sequence)
         if max_bytes is not None:
@@ -465,6 +525,8 @@ class Sequential:
 
     def _plan(self, request: memory.Request) -> memory.MemoryPlan:
         """-> the plan of a step with the network's budget and size of blocks, where it has them."""
+        if self._ops.device:
+            raise ValueError("memory is planned for backend='cpu'; with backend='cuda' the whole batch is one block")
         key = request, self.max_bytes, self.block_size
         if key not in self._plans:
             if self.max_bytes is not None and self.block_size is None:
@@ -528,12 +590,12 @@ class Sequential:
 
     def _call(
         self, images, num_steps, plain: bool = False, arenas: list[Arena] | None = None, amp: bool = False,
-        size: int | None = None, **options,
-    ) -> Call:  # fmt: skip
+        size: int | None = None, use: str = "other", **options,
+    ) -> Call | DeviceCall:  # fmt: skip
         """Check the arguments of a public call and work out what its blocks share; ``options`` of its ``Run``.
 
         ``plain``: no spikes as bits, and nothing fused. ``arenas``: where what is kept may live until the next call. ``amp``:
-        keep it in half precision. ``size``: samples of a block.
+        keep it in half precision. ``size``: samples of a block. ``use``: of the device's arenas.
         """
         static = num_steps is not None
         x = self._check_images(images, static)
@@ -541,13 +603,17 @@ class Sequential:
         shapes = [x.shape[1 if static else 2 :]]
         for layer in self.layers:
             shapes.append(layer.output_shape(shapes[-1]))
-        for parameter in self._all_parameters():
+        for parameter in self._all_parameters() if self._store is None else ():  # on the device it would mean to wait
             if not all_finite(parameter.value):
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
         self._shown = shapes[0], None if static else x.dtype
         # A copy: the caller may change the images before backward reads them.
         x = np.array(channel_last(x[None] if static else x), order="C")
         run, events = Run(num_steps, **options), self.events and not plain
+        if self._ops.device:
+            from .device import DeviceCall
+
+            return DeviceCall(self.layers, self._ops, x, static, run, events, shapes, self._device_arenas[use])
         return Call(self.layers, self._ops, self.dtype, x, static, run, events, shapes, amp, arenas, size or self.block_size)
 
     def _check_images(self, images, static: bool) -> np.ndarray:
@@ -576,6 +642,8 @@ class Sequential:
 
     def _predict(self, images, num_steps) -> np.ndarray:
         call = self._call(images, num_steps)
+        if self._ops.device:
+            return call.predict()
         outputs = call.outputs()
         call.enter(forgets=True)
 

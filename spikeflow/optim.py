@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from .layers import Parameter
-from .layers.base import positive_int
-from .ops.adam import adam_step
+from .layers.base import positive_int, zero_grads
+from .ops.adam.cpu import adam_step
 from .ops.clip import clip, largest, power_sum, scale
-from .ops.sgd import sgd_step
+from .ops.sgd.cpu import sgd_step
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "checked", "clip_grad_norm_", "clip_grad_value_"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "State", "checked", "clip_grad_norm_", "clip_grad_value_"]
 
 
 class Option:
@@ -45,10 +46,28 @@ class Option:
             group[self.name] = new
 
 
+class State(dict):
+    """The moments of a parameter by name, from its first step on, and the operations for arrays that live where they do."""
+
+    ops = SimpleNamespace(adam_step=adam_step, sgd_step=sgd_step)
+
+    def moment(self, name: str, value: np.ndarray, start: float = 0.0) -> np.ndarray:
+        """-> the moment of a value; at first all numbers are ``start``."""
+        if name not in self:
+            self[name] = np.full_like(value, start)
+        return self[name]
+
+    def copies(self, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """-> copies of the moments on the host."""
+        return {name: array.copy() for name, array in self.items()}
+
+
 class Optimizer:
     """Base of the optimizers: the parameters in their groups, the step count, and their state.
 
-    A subclass passes its options to this ``__init__``, and defines ``update``, and ``check`` if it has options.
+    A subclass passes its options to this ``__init__``, and defines ``update``, and ``check`` if it has options. With
+    ``on_device = True`` its ``update`` gets flat arrays on the device where parameters live there, those of neighbours as one;
+    otherwise it works on the host's copies.
 
     Parameters
     ----------
@@ -80,6 +99,7 @@ class Optimizer:
     """
 
     lr = Option()
+    on_device = False
     moments: tuple[str, ...] = ()  # the arrays that a parameter has in ``state`` once it has any
 
     def __init__(self, parameters: Iterable[Parameter] | Iterable[dict[str, Any]], lr: float, **options: Any):
@@ -89,7 +109,13 @@ class Optimizer:
         self.parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         if len({id(parameter) for parameter in self.parameters}) < len(self.parameters):
             raise ValueError("parameters must hold each Parameter once")
-        self.state: list[dict[str, np.ndarray]] = [{} for _ in self.parameters]  # one for each parameter
+        self.state = [State() for _ in self.parameters]  # one for each parameter
+        self._device: Any = None
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        if "update" in vars(cls):  # another update than that of the class above may know nothing of the device
+            cls.on_device = vars(cls).get("on_device", False)
 
     def _grouped(self, parameters: list) -> list[dict[str, Any]]:
         if not parameters:
@@ -122,16 +148,26 @@ class Optimizer:
         states = iter(self.state)
         for group in self.param_groups:
             for parameter in group["params"]:
-                self.update(parameter.value, parameter.grad, next(states), group)
+                state = next(states)
+                if not (self.on_device and parameter.place):
+                    self.update(parameter.value, parameter.grad, state, group)
+        if self.on_device and any(parameter.place for parameter in self.parameters):
+            self._step_on_device()
 
-    def update(self, value: np.ndarray, grad: np.ndarray, state: dict[str, np.ndarray], group: dict[str, Any]) -> None:
+    def _step_on_device(self) -> None:
+        if self._device is None:
+            from .optim_device import Moments
+
+            self._device = Moments()
+        self._device.step(self)
+
+    def update(self, value: np.ndarray, grad: np.ndarray, state: State, group: dict[str, Any]) -> None:
         """Change ``value`` in place by one step; ``state`` is this parameter's own, ``group`` has the options."""
         raise NotImplementedError("an optimizer must define update")
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        for parameter in self.parameters:
-            parameter.grad.fill(0)
+        zero_grads(self.parameters)
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """All that ``load_state_dict`` needs to go on from here, to the bit.
@@ -149,8 +185,10 @@ class Optimizer:
         ValueError
             Two parameters have one name.
         """
-        states = zip(self._names(), self.state, strict=True)
-        arrays = {f"{name}/{key}": array.copy() for name, state in states for key, array in state.items()}
+        copies = [state.copies(parameter.value.shape) for parameter, state in zip(self.parameters, self.state, strict=True)]
+        arrays = {
+            f"{name}/{key}": array for name, state in zip(self._names(), copies, strict=True) for key, array in state.items()
+        }
         groups = [{"params": _names(group), **_plain(self.check(_options(group)))} for group in self.param_groups]
         return {"type": type(self).__name__, "steps": self.steps, "param_groups": groups, "arrays": list(arrays)}, arrays
 
@@ -175,7 +213,7 @@ class Optimizer:
         self.steps = steps
         for group, options in zip(self.param_groups, groups, strict=True):
             group.update(options)
-        self.state = [moments[name] for name in names]
+        self.state = [State(moments[name]) for name in names]
 
     def _names(self) -> list[str]:
         names = [parameter.name for parameter in self.parameters]
@@ -228,6 +266,7 @@ class SGD(Optimizer):
     """
 
     momentum, dampening, weight_decay, nesterov = Option(), Option(), Option(), Option()
+    on_device = True
     moments = ("velocity",)
 
     def __init__(
@@ -254,11 +293,9 @@ class SGD(Optimizer):
         velocity = None
         momentum, share = group["momentum"], 1 - group["dampening"]
         if momentum != 0:
-            if "velocity" not in state:
-                share = 1.0
-                state["velocity"] = np.full_like(value, -0.0)  # to which v = momentum v + g adds g exactly, a -0 too
-            velocity = state["velocity"]
-        sgd_step(value, grad, velocity, group["lr"], momentum, share, group["weight_decay"], group["nesterov"])
+            share = share if "velocity" in state else 1.0
+            velocity = state.moment("velocity", value, -0.0)  # to which v = momentum v + g adds g exactly, a -0 too
+        state.ops.sgd_step(value, grad, velocity, group["lr"], momentum, share, group["weight_decay"], group["nesterov"])
 
 
 class Adam(Optimizer):
@@ -273,6 +310,7 @@ class Adam(Optimizer):
     """
 
     betas, eps, weight_decay = Option(), Option(), Option()
+    on_device = True
     moments = ("mean", "square")
 
     def __init__(
@@ -294,11 +332,10 @@ class Adam(Optimizer):
         return {**super().check(options), **numbers, "betas": pair}
 
     def update(self, value, grad, state, group):
-        if not state:
-            state.update(mean=np.zeros_like(value), square=np.zeros_like(value))
+        mean, square = (state.moment(name, value) for name in self.moments)
         b1, b2 = group["betas"]
         step_size, root = group["lr"] / (1 - b1**self.steps), math.sqrt(1 - b2**self.steps)
-        adam_step(value, grad, state["mean"], state["square"], b1, b2, step_size, root, group["eps"], *self._decay(group))
+        state.ops.adam_step(value, grad, mean, square, b1, b2, step_size, root, group["eps"], *self._decay(group))
 
     def _decay(self, group) -> tuple[float, float]:
         """What the value is multiplied by first, and the value's share in the gradient."""

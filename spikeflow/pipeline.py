@@ -30,7 +30,7 @@ from .layers.normalization import BatchNorm, Centred, Normalised, Summed
 from .ops.events import SpikeWords
 from .ops.simd import Arena, empty, scratch
 
-__all__ = ["Call", "Run", "block_size", "channel_first", "channel_last", "membrane_of"]
+__all__ = ["Call", "Run", "block_size", "channel_first", "channel_last", "make_plans", "membrane_of", "settled"]
 
 BLOCKS = 2  # of a batch, at least, unless they would be smaller than LEAST
 LEAST, MOST = 4, 16  # samples of a block: fewer, and Python takes its toll between kernels; more, and its arrays leave the cache
@@ -173,7 +173,7 @@ class Call:
             return None
         dx = np.empty(self.x.shape, self.dtype)
         for block, part in zip(self.blocks, self._dys, strict=True):
-            dx[:, block] = _settled(part, self.ops)
+            dx[:, block] = settled(part, self.ops)
         return channel_first(dx[0], leading=1) if self.static else channel_first(dx)
 
     def _output_gradient(self, name: str, gradient) -> np.ndarray | None:
@@ -196,7 +196,7 @@ class Call:
                 with scratch() if forgets else self.memory(i):
                     self._mark(i, joint)
                     x, kept = self._through(i, lo, joint)
-                    self._inputs[i] = _copied(_settled(x, self.ops)) if forgets else x
+                    self._inputs[i] = _copied(settled(x, self.ops)) if forgets else x
                     if not forgets:
                         self._heads[i][lo:joint] = kept
 
@@ -293,7 +293,7 @@ class Call:
             wanted = input_grad or any(self.trains[:k])
             if not wanted and not self.trains[k]:
                 return None
-            dy = self.layers[k].backward(self.ops, self.prepared[k], _settled(dy, self.ops), kept[k], grads[k], wanted, **extra)
+            dy = self.layers[k].backward(self.ops, self.prepared[k], settled(dy, self.ops), kept[k], grads[k], wanted, **extra)
             extra = {}
         return dy
 
@@ -324,7 +324,7 @@ class Call:
                     parameter.grad += gradient
 
 
-def _settled(x, ops):
+def settled(x, ops):
     """A record of a batch normalisation -> the numbers it stands for; anything else as it is."""
     return x.array(ops) if isinstance(x, (Normalised, Centred)) else x
 
@@ -334,9 +334,10 @@ def _copied(x):
     return SpikeWords(x.words.copy(), x.num_steps) if isinstance(x, SpikeWords) else x.copy()
 
 
-def make_plans(call: Call) -> tuple[list[Plan], bool]:
+def make_plans(call) -> tuple[list[Plan], bool]:
     """What each layer may leave out because of its neighbours; and whether the input enters as bits.
 
+    ``call`` is a Call, or a DeviceCall, whose convolutions pool whatever they read, windows that tile the image only.
     Nothing in plain backends. Spikes, those of a given sequence of bool too, travel as bits unless the twin replaces them by
     smooth numbers. What is fused or computed again knows neither a state from outside nor one that is detached on the way.
     """
@@ -346,6 +347,7 @@ def make_plans(call: Call) -> tuple[list[Plan], bool]:
         plans[-1].amp = False  # its membrane is given out
     if not hasattr(call.ops, "conv2d_forward_events"):
         return plans, False
+    device = call.ops.device
     for i, (layer, after) in enumerate(zip(layers, layers[1:], strict=False)):
         if isinstance(layer, Flatten) and isinstance(after, Linear) and len(shapes[i]) == 3:
             plans[i].relabels, plans[i + 1].image = True, shapes[i]
@@ -364,11 +366,13 @@ def make_plans(call: Call) -> tuple[list[Plan], bool]:
             constant = call.static and not any(isinstance(earlier, Neuron) for earlier in layers[:i])
             plans[i].recomputes = constant and whole and layer.plain() is not None and not plans[i].fused
         elif isinstance(layer, Conv2d) and isinstance(after, MaxPool2d) and after.stride >= after.kernel_size:
-            plans[i + 1].routes = True
-            if plans[i - 1].packs if i else binary:
+            bits = plans[i - 1].packs if i else binary
+            plans[i + 1].routes = not device or after.stride == after.kernel_size
+            if plans[i + 1].routes and (bits or device):
                 plans[i].pool = after.kernel_size, after.stride
-                plans[i].awaits = i > 0 and layer.padding == 0 and plans[i - 1].recomputes
-                if whole and isinstance(layers[i + 2], Neuron) and _reads_words(layers, i + 3, plans, run):
+                fused = hasattr(call.ops, "conv2d_leaky_backward")
+                plans[i].awaits = fused and bits and i > 0 and layer.padding == 0 and plans[i - 1].recomputes
+                if not device and whole and isinstance(layers[i + 2], Neuron) and _reads_words(layers, i + 3, plans, run):
                     plans[i].fires = layers[i + 2].plain()
     return plans, binary
 

@@ -460,6 +460,8 @@ class _Run:
 
     def _check_finite(self, loss: float, what: str) -> None:
         """Raise on the first NaN or infinity; a network of NaNs emits no spikes and would look healthy."""
+        if not self.net.on_host and np.isfinite(loss) and (what == "grad" or self.net.all_finite()):
+            return  # on the device both are looked at once, after the update
         for parameter in self.net.parameters():
             if not all_finite(getattr(parameter, what)):
                 position = parameter.name.split(".")[0]

@@ -15,3 +15,10 @@ def backend(request) -> str:
 def ops(backend):
     """The operations of that backend."""
     return backends.load(backend)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what tests have noted down about processes of their own."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, text in getattr(report, "user_properties", []):
+            terminalreporter.write_line(f"{name}: {text}")

@@ -8,7 +8,7 @@ import pytest
 
 import spikeflow as sf
 from spikeflow import optim
-from spikeflow.ops.adam import PART
+from spikeflow.ops.adam.cpu import PART
 from spikeflow.schedulers import StepLR
 
 STEPS = 20

@@ -1,5 +1,6 @@
 """The package as its users meet it: imports, names, examples, the JIT cache."""
 
+import inspect
 import os
 import runpy
 import stat
@@ -21,6 +22,12 @@ x = np.linspace(0, 4, 6, dtype=np.float32).reshape(2, 3)
 loss, spikes = net.loss_and_grad(x, np.array([0, 1]), sf.losses.ce_rate_loss(), num_steps=3)
 print(repr(loss), [p.grad.tobytes().hex() for p in net.parameters()])
 """
+KERNELS = """
+import numpy as np
+from spikeflow.ops.pool2d.cpu import max_pool2d_backward, max_pool2d_forward
+y, winner = max_pool2d_forward(np.linspace(0, 4, 32, dtype=np.float32).reshape(1, 4, 4, 2), 2, 2)
+print(y.tobytes().hex(), max_pool2d_backward(y, winner, (1, 4, 4, 2), 2, 2).tobytes().hex())
+"""  # a few that are quickly compiled, for what does not depend on which
 
 
 def python(code, **environment):
@@ -52,12 +59,31 @@ def test_gradcheck_stays_a_function_whatever_is_imported_first():
     assert python("import spikeflow.finite_differences, spikeflow as sf; print(callable(sf.gradcheck))") == "True\n"
 
 
+def tables():
+    from spikeflow.ops import gpu
+
+    with gpu.dry():  # as if there were a card
+        return {name: vars(backends.load(name)) for name in backends.BACKENDS}
+
+
 def test_backends_have_the_same_operations():
-    tables = [vars(backends.load(name)) for name in backends.BACKENDS]
-    assert [set(table) - set(backends.OPERATIONS) for table in tables] == [set(), set(backends.EVENTS)]
-    assert all(set(backends.OPERATIONS) <= set(table) for table in tables)
-    with pytest.raises(ValueError, match="backend must be one of reference, cpu, got 'cuda'"):
-        backends.load("cuda")
+    for name, table in tables().items():
+        assert set(table) == {*backends.OPERATIONS, *backends.EXTRAS.get(name, ()), "device"}
+    with pytest.raises(ValueError, match="backend must be one of reference, cpu, cuda, got 'cude'"):
+        backends.load("cude")
+
+
+@pytest.mark.parametrize("operation", backends.OPERATIONS)
+def test_operations_take_the_same_arguments_in_every_backend(operation):
+    """The reference takes some choices to obey besides, behind the others."""
+    arguments = {name: list(inspect.signature(table[operation]).parameters) for name, table in tables().items()}
+    assert arguments["cuda"] == arguments["cpu"] == arguments["reference"][: len(arguments["cpu"])]
+
+
+@pytest.mark.parametrize("entry", sorted(set(backends.EXTRAS["cpu"]) & set(backends.EXTRAS["cuda"])))
+def test_fused_entries_of_one_name_take_the_same_arguments(entry):
+    cpu, cuda = (list(inspect.signature(tables()[name][entry]).parameters) for name in ("cpu", "cuda"))
+    assert cpu == cuda
 
 
 def cache_files(folder):
@@ -98,19 +124,19 @@ def test_kernels_of_several_processes_live_together(tmp_path):
 
 def test_damaged_entries_are_compiled_again(tmp_path):
     folder = tmp_path / "jit"
-    first = python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))
+    first = python(KERNELS, SPIKEFLOW_CACHE_DIR=str(folder))
     for i, path in enumerate(cache_files(folder).values()):
         whole = path.read_bytes()
         damaged = bytes([whole[-1] ^ 1])
         path.write_bytes(whole[: len(whole) // 2] if i % 2 else whole[:-1] + damaged)
-    assert python(STEP, SPIKEFLOW_CACHE_DIR=str(folder)) == first
+    assert python(KERNELS, SPIKEFLOW_CACHE_DIR=str(folder)) == first
     sound = cache_files(folder)
-    assert python(STEP, SPIKEFLOW_CACHE_DIR=str(folder)) == first and cache_files(folder).keys() == sound.keys()
+    assert python(KERNELS, SPIKEFLOW_CACHE_DIR=str(folder)) == first and cache_files(folder).keys() == sound.keys()
 
 
 def test_a_cache_folder_that_cannot_be_made_costs_only_the_cache(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert python(STEP, SPIKEFLOW_CACHE_DIR=str(tmp_path / "file" / "jit"))
+    assert python(KERNELS, SPIKEFLOW_CACHE_DIR=str(tmp_path / "file" / "jit"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
@@ -118,19 +144,19 @@ def test_a_cache_folder_that_others_can_write_is_not_used(tmp_path):
     folder = tmp_path / "jit"
     folder.mkdir()
     folder.chmod(0o777)
-    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))
+    python(KERNELS, SPIKEFLOW_CACHE_DIR=str(folder))
     assert not cache_files(folder)
     folder.chmod(0o700)
-    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder))
+    python(KERNELS, SPIKEFLOW_CACHE_DIR=str(folder))
     files = cache_files(folder)
     assert files and all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files.values())
 
 
 def test_bounds_checks_are_part_of_the_cache_key(tmp_path):
     folder = tmp_path / "jit"
-    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder), NUMBA_BOUNDSCHECK="0")  # whatever the suite itself runs with
+    python(KERNELS, SPIKEFLOW_CACHE_DIR=str(folder), NUMBA_BOUNDSCHECK="0")  # whatever the suite itself runs with
     without = set(cache_files(folder))
-    python(STEP, SPIKEFLOW_CACHE_DIR=str(folder), NUMBA_BOUNDSCHECK="1")
+    python(KERNELS, SPIKEFLOW_CACHE_DIR=str(folder), NUMBA_BOUNDSCHECK="1")
     assert len(cache_files(folder)) == 2 * len(without)
 
 

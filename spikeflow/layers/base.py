@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Layer", "Parameter", "Plan", "check_option_names", "check_options", "nearest", "positive_int"]
+__all__ = [
+    "Home", "Layer", "Parameter", "Plan", "check_option_names", "check_options", "nearest", "positive_int", "zero_grads",
+]  # fmt: skip
 
 
 class Parameter:
@@ -30,20 +32,29 @@ class Parameter:
         As PyTorch would name it in a Sequential: ``"0.weight"``.
     value, grad : numpy.ndarray
         Same shape and dtype; ``grad`` accumulates until ``zero_grad``. Both are written in place, by ``p.value[...] = new`` or
-        by ``p.value = new``, which refuses another shape.
+        by ``p.value = new``, which refuses another shape. With ``backend="cuda"`` they are the host's copies, brought up to date
+        whenever they are asked for: ask again after a step.
     trainable : bool
         False for what a layer keeps as it is: no gradient, and no part of ``net.parameters()``.
+    array, darray
+        ``value`` and ``grad`` where the kernels of the network's backend have them.
+    place : tuple or None
+        (store, offset, size): where a trainable parameter lies in its network's memory on the device; None on the host.
     """
 
     def __init__(self, name: str, value: np.ndarray, trainable: bool = True):
         self.name = name
         self.trainable = trainable
-        self._value = value
-        self._grad = np.zeros_like(value)
+        self.place: tuple[Any, int, int] | None = None
+        self._value, self._grad = Home(value), Home(np.zeros_like(value))
+
+    def move(self, value: Home, grad: Home, place: tuple[Any, int, int] | None) -> None:
+        """Live elsewhere from now on."""
+        self._value, self._grad, self.place = value, grad, place
 
     @property
     def value(self) -> np.ndarray:
-        return self._value
+        return self._value.host()
 
     @value.setter
     def value(self, new) -> None:
@@ -51,19 +62,54 @@ class Parameter:
 
     @property
     def grad(self) -> np.ndarray:
-        return self._grad
+        return self._grad.host()
 
     @grad.setter
     def grad(self, new) -> None:
         self._write(self._grad, "grad", new)
 
-    def _write(self, target: np.ndarray, what: str, new) -> None:
+    @property
+    def array(self):
+        return self._value.here(written=not self.trainable)
+
+    @property
+    def darray(self):
+        return self._grad.here(written=True)
+
+    def _write(self, target: Home, what: str, new) -> None:
         if np.shape(new) != target.shape:
             raise ValueError(f"{self.name}.{what} must have shape {target.shape}, got {np.shape(new)}")
-        target[...] = new
+        target.host()[...] = new
 
     def __repr__(self) -> str:
-        return f"Parameter({self.name!r}, shape={self.value.shape}, dtype={self.value.dtype})"
+        return f"Parameter({self.name!r}, shape={self._value.shape}, dtype={self._value.dtype})"
+
+
+class Home:
+    """Where an array lives: on the host. ``spikeflow.device`` has others."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._array.dtype
+
+    def host(self) -> np.ndarray:
+        """-> the array as NumPy sees it, up to date; the caller may write to it."""
+        return self._array
+
+    def here(self, written: bool):
+        """-> the array as kernels see it, up to date; ``written``: they will write to it."""
+        return self._array
+
+    def clear(self) -> None:
+        """Fill it with zeros."""
+        self._array.fill(0)
 
 
 @dataclass
@@ -178,6 +224,19 @@ class Layer:
             elif value != _plain(option.default):
                 shown.append(f"{option.name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def zero_grads(parameters: Iterable[Parameter]) -> None:
+    """Set all gradients to zero; of parameters on the device, those of a whole network at once."""
+    parameters = list(parameters)
+    chosen = {id(parameter) for parameter in parameters}
+    stores = {id(parameter.place[0]): parameter.place[0] for parameter in parameters if parameter.place}
+    whole = {key for key, store in stores.items() if chosen.issuperset(map(id, store.parameters))}
+    for key in whole:
+        stores[key].zero_grads()
+    for parameter in parameters:
+        if not parameter.place or id(parameter.place[0]) not in whole:
+            parameter._grad.clear()
 
 
 def _plain(value):

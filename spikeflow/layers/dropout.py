@@ -41,6 +41,8 @@ class Dropout(Layer):
         if not self.drops(run):
             return x, None
         mask = np.stack([self._mask(x.shape[2:], run, run.first + b) for b in range(x.shape[1])]).astype(x.dtype)
+        if ops.device:
+            return _on_device(x, mask)
         return x * mask, mask
 
     def drops(self, run) -> bool:
@@ -52,4 +54,21 @@ class Dropout(Layer):
         return (draw >= self.p) / (1 - self.p)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
-        return dy if kept is None else dy * kept
+        if kept is None:
+            return dy
+        return _scaled(dy, kept) if ops.device else dy * kept
+
+
+def _on_device(x, mask):
+    """x (T, B, ...) on the device, mask (B, ...) on the host -> what ``Dropout.forward`` returns, on the device."""
+    from ..ops import gpu
+
+    mask = gpu.to_device(mask)
+    return _scaled(x, mask), mask
+
+
+def _scaled(x, mask):
+    """x (T, B, ...), mask (B, ...) -> their product, all on the device."""
+    from ..ops.scale import scale_columns
+
+    return scale_columns(x.reshape(len(x), mask.size), mask.reshape(mask.size)).reshape(x.shape)

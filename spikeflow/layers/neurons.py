@@ -243,7 +243,7 @@ class Neuron(Layer):
         return spikes.reshape(T, *shape), kept
 
     def _forward_fused(self, ops, prepared, x, num_steps):
-        x = x if isinstance(x, Normalised) else as_it_is(x)
+        x = x if isinstance(x, Normalised) else _as_it_is(ops, x)
         images = x.x.reshape(*x.shape[:2], *(1,) * (5 - len(x.shape)), *x.shape[2:])
         bits = ops.spike_bits(num_steps, *images.shape[1:]) if prepared.amp else None
         options = num_steps, prepared.params, prepared.fused, bits
@@ -284,7 +284,7 @@ class Neuron(Layer):
             prepared.model, *rows, trajectory, kept.shape[0], prepared.params, kept.x, self._wanted(prepared.model),
             kept.truncate, smooth=kept.smooth,
         )  # fmt: skip
-        self._add(prepared, dparams, grads)
+        self._add(prepared, _on_host(ops, dparams), grads)
         return dx.reshape(kept.shape)
 
     def _wanted(self, model: Model) -> tuple[bool, ...]:
@@ -311,6 +311,25 @@ class Neuron(Layer):
             winners = np.arange(above.shape[2]) == above.argmax(2)[..., None]
             chosen["winners"] = winners.reshape(u.shape).astype(m.dtype)
         return chosen
+
+
+def _as_it_is(ops, x) -> Normalised:
+    """x (T, B, ..., C) as a Normalised whose numbers are where x is."""
+    x = as_it_is(x)
+    if not ops.device:
+        return x
+    from ..ops import gpu
+
+    return x._replace(**{name: gpu.constant(getattr(x, name)) for name in ("scale", "shift", "mean")})
+
+
+def _on_host(ops, dparams):
+    """Gradients of the rows of ``params``, or None -> the same in float64 on the host, where the options' are worked out."""
+    if dparams is None or not ops.device:
+        return dparams
+    from ..ops import gpu
+
+    return gpu.to_host(dparams).astype(np.float64)
 
 
 class Leaky(Neuron):

@@ -34,7 +34,7 @@ class Normalised(NamedTuple):
 
     def array(self, ops) -> np.ndarray:
         """-> the numbers themselves (T, B, ..., C)."""
-        rows = self.x.reshape(-1, len(self.scale))
+        rows = self.x.reshape(-1, self.scale.shape[0])
         return ops.batch_norm_forward(rows, self.scale, self.shift).reshape(self.x.shape)
 
     def halved(self) -> Normalised:
@@ -68,13 +68,20 @@ class Centred(NamedTuple):
 
     def array(self, ops) -> np.ndarray:
         """-> the numbers themselves (T, B, ..., C)."""
-        C, x = self.x.shape[-1], widened(self.x)
+        C, x = self.coefficients[0].shape[0], widened(self.x)
         return ops.batch_norm_backward(self.dy.reshape(-1, C), x.reshape(-1, C), *self.coefficients).reshape(x.shape)
 
 
 def widened(x: np.ndarray | Halved) -> np.ndarray:
     """-> the numbers, whatever precision they were kept in."""
     return x.array() if isinstance(x, Halved) else x
+
+
+def _device():
+    """-> the layers' passes on the device, whose imports are not for every machine."""
+    from . import normalization_device
+
+    return normalization_device
 
 
 class BatchNorm(Layer):
@@ -154,18 +161,29 @@ class BatchNorm(Layer):
 
     def forward(self, ops, prepared, x, run):
         """As in ``Layer``, with the running estimates; -> Normalised where the layer behind takes it."""
-        mean, var = (self.params[key].value.astype(np.float64) for key in ("running_mean", "running_var"))
-        y, inverse = self._normalised(x, mean, var)
+        if ops.device:
+            *numbers, inverse = _device().evaluation(self, ops)
+            y = Normalised(x, *numbers)
+        else:
+            mean, var = (self.params[key].value.astype(np.float64) for key in ("running_mean", "running_var"))
+            y, inverse = self._normalised(x, mean, var)
         return y if prepared else y.array(ops), (y, inverse)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
         y, inverse = kept
         x, scale = y.x, y.scale
+        if ops.device:
+            return self._backward_on_device(ops, dy, y, inverse, grads, input_grad)
         gradient, sums = self._summed(ops, dy, x, y.mean)
         self._add(sums, inverse, grads)
         if not input_grad:
             return None
         return ops.batch_norm_forward(gradient.reshape(-1, len(scale)), scale, np.zeros_like(scale)).reshape(x.shape)
+
+    def _backward_on_device(self, ops, dy, y, inverse, grads, input_grad):
+        if self.affine:
+            _device().add_gradients(ops, self._sums_on_device(ops, dy, y.x, y.mean), inverse, y, grads)
+        return _device().rescaled(dy.dy if isinstance(dy, Summed) else dy, y.scale) if input_grad else None
 
     # ---------------------------------------------------------------------------------------------- training
 
@@ -177,6 +195,8 @@ class BatchNorm(Layer):
                 f"layer {self.name} ({self!r}) in training needs a batch of at least 2 samples to take statistics over, got 1; "
                 "call net.eval() to use the running estimates"
             )
+        if ops.device:
+            return self._train_on_device(ops, *xs, run)
         center = xs[0].reshape(-1, C)[0].astype(np.float64)
         parts = parallel.run(lambda i: ops.batch_norm_sums(xs[i].reshape(-1, C), center), len(xs))
         n = sum(x.size for x in xs) // C
@@ -188,6 +208,11 @@ class BatchNorm(Layer):
         ys = [self._normalised(x, mean, var) for x in xs]
         blocks = [y._replace(shared=(kept, i)) for i, (y, _) in enumerate(ys)]
         return blocks, (*ys[0][0][1:4], ys[0][1], n, kept)
+
+    def _train_on_device(self, ops, x, run):
+        scale, shift, mean, inverse = _device().training(self, ops, x, run)
+        kept = scale, shift, mean, inverse, x.size // self.num_features, [x]
+        return [Normalised(x, scale, shift, mean)], kept
 
     def _follow(self, mean, var, n) -> None:
         """Move the running estimates towards the statistics of a batch of n rows."""
@@ -201,6 +226,11 @@ class BatchNorm(Layer):
     def backward_batch(self, ops, prepared, dys, kept, input_grad):
         """Gradients of the output's blocks, arrays or Summed -> those of the input's, as Centred; adds to the parameters'."""
         scale, _, mean, inverse, n, xs = kept
+        if ops.device:
+            (dy,), (x,) = dys, xs
+            sums = self._sums_on_device(ops, dy, x, mean)
+            numbers = _device().coefficients(self, ops, sums, inverse, scale, mean, n)
+            return [Centred(dy.dy if isinstance(dy, Summed) else dy, x, numbers) if input_grad else None]
         summed = parallel.run(lambda i: self._summed(ops, dys[i], xs[i], mean), len(xs))
         sums = sum(part for _, part in summed)
         self._add(sums, inverse, {key: parameter.grad for key, parameter in self.params.items()})
@@ -218,6 +248,14 @@ class BatchNorm(Layer):
             return dy
         C, x = len(mean), widened(x)
         return Summed(dy, ops.batch_norm_backward_sums(dy.reshape(-1, C), x.reshape(-1, C), mean))
+
+    @staticmethod
+    def _sums_on_device(ops, dy, x, mean):
+        """-> sums (2, C), or partial ones (S, 2, C)."""
+        if isinstance(dy, Summed):
+            return dy.sums
+        C = mean.shape[0]
+        return ops.batch_norm_backward_partials(dy.reshape(-1, C), x.reshape(-1, C), mean)
 
     def _add(self, sums, inverse, grads) -> None:
         """(5), (6)."""

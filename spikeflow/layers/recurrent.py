@@ -14,7 +14,7 @@ from ..initializers import fan_in_uniform
 from ..ops.neurons.model import Model, Trajectory
 from ..ops.surrogate import Surrogate
 from .base import positive_int
-from .neurons import Kept, Neuron
+from .neurons import Kept, Neuron, _on_host
 
 __all__ = ["RLeaky", "RSynaptic"]
 
@@ -105,7 +105,7 @@ class Recurrent(Neuron):
         prepared = super().prepare(ops, plan)
         if not self.all_to_all:
             return prepared
-        weight, bias = (self.params[f"recurrent.{key}"].value for key in ("weight", "bias"))
+        weight, bias = (self.params[f"recurrent.{key}"].array for key in ("weight", "bias"))
         packed = ops.linear_pack(weight) if self.kernel_size is None else ops.conv2d_pack(weight)
         return prepared, packed, bias
 
@@ -127,23 +127,25 @@ class Recurrent(Neuron):
         if not self.all_to_all:
             return super().forward(ops, prepared, x, run)
         prepared, packed, bias = prepared
-        T, shape = run.num_steps, x.shape[1:]
+        T, shape = run.num_steps, tuple(x.shape[1:])
         S, M = len(prepared.model.states), int(np.prod(shape))
         state = run.states.get(self.name)  # the neuron's own, and the spikes
-        state = np.zeros((S + 1, M), x.dtype) if state is None else state
-        z, own = np.empty((T + 1, *shape), x.dtype), np.ascontiguousarray(state[:S])
-        z[0] = state[S].reshape(shape)
-        frozen, steps = run.frozen(self), []
+        own = ops.rows_zeros((S, M), x.dtype) if state is None else state[:S]
+        z = ops.rows_zeros(shape, x.dtype) if state is None else state[S].reshape(shape)
+        frozen, spikes, steps = run.frozen(self), [z.reshape(1, *shape)], []
         for t in range(T):
-            current = x[min(t, len(x) - 1)] + self._product(ops, packed, bias, z[t])
+            current = ops.rows_add(x[min(t, x.shape[0] - 1)], self._product(ops, packed, bias, z))
             held = {key: values[t : t + 1] for key, values in frozen.items()}
             row, trajectory = ops.neuron_forward(
                 prepared.model, current.reshape(1, M), 1, prepared.params, own, run.smooth, keep_states=self._learns_own, **held
             )  # fmt: skip
-            z[t + 1] = row.reshape(shape)
+            z = row.reshape(shape)
+            spikes.append(row.reshape(1, *shape))
             steps.append(trajectory)
-        state[:S], state[S] = own, z[T].reshape(-1)
-        kept = Kept(_joined(steps), x.shape, prepared.params, z, run.smooth, run.truncate)
+        z = ops.rows_join(spikes)
+        if state is not None:
+            ops.rows_copy(z[T], state[S])
+        kept = Kept(_joined(ops, steps), x.shape, prepared.params, z, run.smooth, run.truncate)
         return z[1:], kept
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):
@@ -151,46 +153,49 @@ class Recurrent(Neuron):
             return super().backward(ops, prepared, dy, kept, grads, input_grad, dmembrane)
         prepared, packed, _ = prepared
         z, model = kept.x, prepared.model
-        T, shape, M = len(z) - 1, z.shape[1:], kept.membrane.shape[1]
-        carry, back = np.zeros((len(model.states), M), z.dtype), None
-        di, total, wanted = np.empty((T, *shape), z.dtype), 0, self._wanted(model)
+        T, shape, M = z.shape[0] - 1, tuple(z.shape[1:]), kept.membrane.shape[1]
+        carry, back = ops.rows_zeros((len(model.states), M), z.dtype), None
+        di, total, wanted = [], None, self._wanted(model)
         for t in reversed(range(T)):
             if kept.truncate is not None and t + 1 < T and (t + 1) % kept.truncate == 0:
-                carry[...], back = 0, None
-            dz = np.zeros(shape, z.dtype) if dy is None else dy[t]
-            dz = dz if back is None else dz + back
+                carry, back = ops.rows_zeros(carry.shape, z.dtype), None
+            given = [d for d in (None if dy is None else dy[t], back) if d is not None]
+            dz = ops.rows_add(*given) if len(given) == 2 else given[0] if given else ops.rows_zeros(shape, z.dtype)
             outer = None if dmembrane is None else dmembrane[t].reshape(1, M)
-            step = _step(kept.trajectory, t)
             row, dparams = ops.neuron_backward(
-                model, np.ascontiguousarray(dz).reshape(1, M), outer, step, 1, prepared.params, None, wanted, carry=carry,
+                model, dz.reshape(1, M), outer, _step(kept.trajectory, t), 1, prepared.params, None, wanted, carry=carry,
                 smooth=kept.smooth,
             )  # fmt: skip
-            di[t] = row.reshape(shape)
-            total = total if dparams is None else total + dparams
+            di.append(row.reshape(1, *shape))
+            total = dparams if total is None or dparams is None else ops.rows_add(total, dparams)
             if t:
-                back = self._product_backward(ops, packed, di[t], z[t], None, None, True)
+                back = self._product_backward(ops, packed, di[-1][0], z[t], None, None, True)
+        di = ops.rows_join(di[::-1])
         if self.learned:
-            self._add(prepared, total, grads)
+            self._add(prepared, _on_host(ops, total), grads)
         if self.learn_recurrent:
             gradients = (grads["recurrent.weight"], grads["recurrent.bias"])
-            merged = (values.reshape(T * shape[0], *shape[1:]) for values in (di, np.ascontiguousarray(z[:T])))
+            merged = (values.reshape(T * shape[0], *shape[1:]) for values in (di, z[:T]))
             self._product_backward(ops, packed, *merged, *gradients, False)
-        return di.sum(0, keepdims=True) if kept.shape[0] == 1 and T > 1 else di
+        return ops.rows_sum(di) if kept.shape[0] == 1 and T > 1 else di
 
 
-def _joined(steps: list[Trajectory]) -> Trajectory:
-    """Trajectories of one step each, each going on from the one before -> that of all steps."""
-    membrane = np.concatenate([steps[0].membrane[:1], *(step.membrane[1:] for step in steps)])
-    before = np.concatenate([step.before for step in steps])
-    first = steps[0].states
-    states = None if first is None else np.concatenate([first[:, :1], *(step.states[:, 1:] for step in steps)], axis=1)
-    return Trajectory(membrane, before, states, steps[0].spikes)
+def _joined(ops, steps: list[Trajectory]) -> Trajectory:
+    """Trajectories of one step each, each going on from the one before -> that of all steps; states (T, S - 1, 2, M)."""
+    first = steps[0]
+    membrane = ops.rows_join([first.membrane, *(step.membrane[1:] for step in steps[1:])])
+    before = None if first.before is None else ops.rows_join([step.before for step in steps])
+    states = None
+    if first.states is not None:
+        states = ops.rows_join([step.states.reshape(1, *step.states.shape) for step in steps])
+    return Trajectory(membrane, before, states, first.spikes)
 
 
 def _step(whole: Trajectory, t: int) -> Trajectory:
     """-> the trajectory of step t alone."""
-    states = None if whole.states is None else np.ascontiguousarray(whole.states[:, t : t + 2])
-    return Trajectory(whole.membrane[t : t + 2], whole.before[t : t + 1], states, whole.spikes)
+    before = None if whole.before is None else whole.before[t : t + 1]
+    states = None if whole.states is None else whole.states[t]
+    return Trajectory(whole.membrane[t : t + 2], before, states, whole.spikes)
 
 
 class RLeaky(Recurrent):

@@ -28,7 +28,7 @@ class Weighted(Layer):
     """
 
     def is_wide(self, ops) -> bool:
-        return self.params["weight"].value.nbytes > WIDE and hasattr(ops, "conv2d_forward_events")
+        return hasattr(ops, "linear_dweight") and self.params["weight"].value.nbytes > WIDE
 
     def gradients(self, ops):
         if not self.is_wide(ops):
@@ -116,14 +116,14 @@ class Conv2d(Weighted):
         return (self.out_channels, *((n + 2 * self.padding - K) // self.stride + 1 for n in shape[1:]))
 
     def prepare(self, ops, plan):
-        return ops.conv2d_pack(self.params["weight"].value), _bias(self), plan
+        return ops.conv2d_pack(self.params["weight"].array), _bias(self), plan
 
     def forward(self, ops, prepared, x, run):
         weight, bias, plan = prepared
         return _convolve(ops, x, weight, bias, self.stride, self.padding, plan.pool, plan.fires), x
 
     def convolution(self, prepared):
-        return self.params["weight"].value.shape, self.stride, self.padding
+        return (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size), self.stride, self.padding
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
         if input_grad and prepared[2].awaits and isinstance(grads["weight"], np.ndarray):
@@ -171,12 +171,12 @@ class Linear(Weighted):
         return gradient
 
     def prepare(self, ops, plan):
-        weight = self.params["weight"].value
+        weight = self.params["weight"].array
         if plan.whole:
             return plan.image
         if plan.image is not None:
             # Of whole images: a convolution whose kernel covers the image, so that Flatten need not move a number.
-            weight = weight.reshape(-1, *plan.image)
+            weight = weight.reshape(self.out_features, *plan.image)
             return ops.conv2d_pack(weight), _bias(self), weight.shape
         return ops.linear_pack(weight), _bias(self), (*weight.shape, 1, 1)
 
@@ -188,7 +188,9 @@ class Linear(Weighted):
         weight, bias, (_, C, H, W) = prepared
         if isinstance(x, SpikeWords) or x.ndim == 5:
             images = _as_images(x, (H, W, C))
-            return _convolve(ops, images, weight, bias, 1, 0)[:, :, 0, 0] if y is None else y, (images, x.shape)
+            if y is None:
+                y = _convolve(ops, images, weight, bias, 1, 0)
+            return y.reshape(*x.shape[:2], self.out_features), (images, x.shape)
         return _split(ops.linear_forward(_merge(x), weight, bias), x) if y is None else y, (x, x.shape)
 
     def forward_whole(self, ops, prepared, x) -> np.ndarray:
@@ -209,15 +211,16 @@ class Linear(Weighted):
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
         x, shape = kept
         if isinstance(x, SpikeWords) or x.ndim == 5 or isinstance(grads["weight"], list):
-            images = x if len(x.shape) == 5 else x[:, :, None, None]
-            dx = self.convolve_backward(ops, prepared, dy[:, :, None, None], images, grads, input_grad)
+            images = x if len(x.shape) == 5 else x.reshape(*x.shape[:2], 1, 1, x.shape[2])
+            dy = dy.reshape(*dy.shape[:2], 1, 1, self.out_features)
+            dx = self.convolve_backward(ops, prepared, dy, images, grads, input_grad)
             return dx.reshape(shape) if input_grad else None
         dx = ops.linear_backward(_merge(dy), _merge(x), prepared[0], grads["weight"], grads.get("bias"), input_grad)
         return _split(dx, x) if input_grad else None
 
     def is_whole(self, ops) -> bool:
         """Is the weight so large that spikes of all blocks had better meet it at once?"""
-        return self.params["weight"].value.nbytes > WHOLE and hasattr(ops, "linear_forward_tables")
+        return hasattr(ops, "linear_forward_tables") and self.params["weight"].value.nbytes > WHOLE
 
     def forward_batch(self, ops, prepared, xs, run):
         """Blocks of SpikeWords (T, b, ...) -> blocks (T, b, O), the weight read in place, OUTPUTS outputs a task."""
@@ -364,7 +367,7 @@ def _weight_and_bias(layer, shape, fan_in, dtype, seed):
 
 
 def _bias(layer):
-    return layer.params["bias"].value if layer.bias else None
+    return layer.params["bias"].array if layer.bias else None
 
 
 def _merge(x):
@@ -379,7 +382,7 @@ def _split(y, like):
 
 def _convolve(ops, x, weight, bias, stride, padding, pool=None, fires=None):
     """x (T, B, H, W, C) or SpikeWords -> y (T, B, H', W', O), or Pooled, or Fired."""
-    if isinstance(x, SpikeWords):
+    if isinstance(x, SpikeWords) or pool is not None:
         if pool is None and _crowded(ops, x, len(weight.weight)):
             return ops.conv2d_forward_tables(x, weight, bias, stride, padding)
         return ops.conv2d_forward_events(x, weight, bias, stride, padding, pool, fires)
@@ -388,7 +391,7 @@ def _convolve(ops, x, weight, bias, stride, padding, pool=None, fires=None):
 
 def _convolve_backward(ops, dy, x, weight, stride, padding, dweight, dbias, input_grad):
     """dy (T, B, H', W', O) or Routed, x (T, B, H, W, C) or SpikeWords -> dx (T, B, H, W, C) or None; adds into dweight, dbias."""
-    if isinstance(x, SpikeWords):
+    if isinstance(x, SpikeWords) or (isinstance(dy, Routed) and ops.device):
         if dweight is not None and not isinstance(dy, Routed) and _crowded(ops, x, len(weight.weight)):
             ops.conv2d_dweight_tables(dy, x, weight, stride, padding, dweight)
             dweight = None
@@ -428,7 +431,7 @@ def _cut(x, like):
 
 def _crowded(ops, x, outputs) -> bool:
     """Are there so many spikes in so few steps that walking from one to the next is slower than looking up four at a time?"""
-    return x.num_steps <= FEW and outputs >= OUTPUTS and x.density >= CROWDED
+    return not ops.device and x.num_steps <= FEW and outputs >= OUTPUTS and x.density >= CROWDED
 
 
 def _as_images(x, image):

@@ -8,7 +8,7 @@ import numbers
 
 import numpy as np
 
-from ..ops.cross_entropy import cross_entropy
+from ..ops.cross_entropy.cpu import cross_entropy
 
 __all__ = ["Loss", "LossSum", "ReducedLoss", "check_choice", "check_labels", "check_number", "check_reals"]
 

@@ -129,7 +129,7 @@ class mse_temporal_loss(ReducedLoss):
         """labels (b,) or times -> (F, b, C)."""
         if self.target_is_time:
             return targets.swapaxes(0, 1) if self.multi_spike else targets[None]
-        on, off = (_from_start(np.atleast_1d(times), T) for times in (self.on_target, self.off_target))
+        on, off = (from_start(np.atleast_1d(times), T) for times in (self.on_target, self.off_target))
         return one_hot(targets, C, on, off)
 
 
@@ -151,7 +151,7 @@ def _spikes_gradient(dtimes, times, record) -> np.ndarray:
     return gradient.astype(record.dtype)
 
 
-def _from_start(times, num_steps) -> np.ndarray:
+def from_start(times, num_steps) -> np.ndarray:
     """Negative times count from the end."""
     return np.where(times < 0, times + num_steps, times)
 
@@ -159,7 +159,7 @@ def _from_start(times, num_steps) -> np.ndarray:
 def _check_times(name, times, num_steps) -> np.ndarray:
     """-> the times from the start; ValueError if one is not in [-T, T - 1]."""
     times = np.asarray(times, np.float64)
-    steps = _from_start(times, num_steps)
+    steps = from_start(times, num_steps)
     if (steps < 0).any() or (steps > num_steps - 1).any():
         limits = f"[{-num_steps}, {num_steps - 1}]"
         raise ValueError(f"{name} must be spike times in {limits}, got values from {times.min():g} to {times.max():g}")

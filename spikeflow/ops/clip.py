@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from .. import parallel
-from .adam import PART
+from .adam.cpu import PART
 from .jit import inline, kernel
 from .simd import stack_array
 

@@ -21,7 +21,7 @@ import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import llvmlite.binding
@@ -31,7 +31,7 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-__all__ = ["UNKNOWN", "cache_folder", "inline", "kernel"]
+__all__ = ["UNKNOWN", "cache_folder", "inline", "kernel", "uncompiled"]
 
 llvmlite.binding.set_option("", "--runtime-memory-check-threshold=128")
 OPTIONS = {"nogil": True, "error_model": "numpy"}
@@ -59,8 +59,25 @@ def kernel(*key) -> Callable:
 
 
 def inline(function: Callable) -> Callable:
-    """Compile a function that kernels call: never stored by itself, its code becomes part of theirs."""
-    return numba.njit(**OPTIONS, forceinline=True)(function)
+    """Compile a function that kernels call: never stored by itself, its code becomes part of theirs.
+
+    CUDA kernels may call it too: Numba compiles it once more for them, from its source.
+    """
+    return function if _uncompiled else numba.njit(**OPTIONS, forceinline=True)(function)
+
+
+_uncompiled = False
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """A context in which ``inline`` leaves functions as they are, for kernels that run as Python does."""
+    global _uncompiled
+    before, _uncompiled = _uncompiled, True
+    try:
+        yield
+    finally:
+        _uncompiled = before
 
 
 def _make_symbols_unique() -> bool:

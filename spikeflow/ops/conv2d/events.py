@@ -40,15 +40,15 @@ IMAGES = 16  # whose input gradients stay in the second-level cache while all sl
 ZERO = np.float32(0)  # the literal 0 would widen float32 to float64
 
 
-def conv2d_forward_events(spikes, packed, bias, stride, padding, pool=None, fires=None):
-    """spikes (T, B, H, W, C) as SpikeWords -> y (T, B, H', W', O), or Pooled with ``pool`` = (K, stride) of a max-pool.
+def conv2d_forward_events(x, packed, bias, stride, padding, pool=None, fires=None):
+    """x (T, B, H, W, C) as SpikeWords -> y (T, B, H', W', O), or Pooled with ``pool`` = (K, stride) of a max-pool.
 
     With ``fires`` = (beta, threshold, reset, surrogate) of the Leaky neuron behind the pool -> Fired.
     """
     O, C, rows, columns = packed.weight.shape
-    T, B, H, W, _ = spikes.shape
+    T, B, H, W, _ = x.shape
     dtype, (units, scale) = packed.weight.dtype, packed.units
-    V, index = units.shape[3], spikes.index(padding)
+    V, index = units.shape[3], x.index(padding)
     padded_bias = np.zeros(len(scale), dtype)
     if bias is not None:
         padded_bias[:O] = bias
@@ -65,7 +65,7 @@ def conv2d_forward_events(spikes, packed, bias, stride, padding, pool=None, fire
     best, winner = (empty((T * V,), dtype), empty((T * V,), np.uint8)), empty(shape, np.uint8)
     if fires is not None:
         beta, threshold, reset, _ = fires
-        membrane, words = empty((T + 1, math.prod(shape[1:])), dtype), empty((len(spikes.words), *shape[1:]), np.uint64)
+        membrane, words = empty((T + 1, math.prod(shape[1:])), dtype), empty((len(x.words), *shape[1:]), np.uint64)
         membrane[0] = 0
         neuron = numbers(dtype, beta, threshold), empty((V,), dtype), empty((V,), np.uint64)
         fire = make_forward_pooled(dtype, units.dtype, V, K, pool_stride, reset)
@@ -292,7 +292,7 @@ def _make_store(V):
 
 
 def _make_fire(V, reset):
-    step = inline(RESETS[reset][0])
+    step = inline(RESETS[reset]()[0])
 
     def fire(currents, T, image, place, count, output):
         """currents (T, V) flat -> rows of ``count`` numbers from ``place`` on of membrane (T + 1, M) and words (T / 64, M)."""

@@ -10,9 +10,9 @@ def conv2d_pack(weight):
     return weight.copy()
 
 
-def conv2d_forward(x, weight, bias, stride, padding):
-    """x (N, H, W, C), weight (O, C, K, K), bias (O) or None -> y (N, H', W', O)."""
-    x = _pad(x, padding)
+def conv2d_forward(x, packed, bias, stride, padding):
+    """x (N, H, W, C), packed (O, C, K, K), bias (O) or None -> y (N, H', W', O)."""
+    x, weight = _pad(x, padding), packed
     O, C, K, _ = weight.shape
     height, width = (x.shape[1] - K) // stride + 1, (x.shape[2] - K) // stride + 1
     y = np.zeros((len(x), height, width, O), x.dtype)
@@ -22,10 +22,10 @@ def conv2d_forward(x, weight, bias, stride, padding):
     return y if bias is None else y + bias
 
 
-def conv2d_backward(dy, x, weight, stride, padding, dweight, dbias, input_grad):
+def conv2d_backward(dy, x, packed, stride, padding, dweight, dbias, input_grad):
     """dy (N, H', W', O), x (N, H, W, C) -> dx (N, H, W, C) or None; adds into dweight and dbias, where given."""
     N, H, W, C = x.shape
-    x = _pad(x, padding)
+    x, weight = _pad(x, padding), packed
     O, C, K, _ = weight.shape
     flat_dy = dy.reshape(-1, O)
     if dbias is not None:

@@ -8,16 +8,16 @@ def linear_pack(weight):
     return weight.copy()
 
 
-def linear_forward(x, weight, bias):
-    """x (N, F), weight (O, F), bias (O) or None -> y (N, O)."""
-    y = x @ weight.T  # (1)
+def linear_forward(x, packed, bias):
+    """x (N, F), packed (O, F), bias (O) or None -> y (N, O)."""
+    y = x @ packed.T  # (1)
     return y if bias is None else y + bias
 
 
-def linear_backward(dy, x, weight, dweight, dbias, input_grad):
+def linear_backward(dy, x, packed, dweight, dbias, input_grad):
     """dy (N, O), x (N, F) -> dx (N, F) or None; adds into dweight and dbias, where given."""
     if dbias is not None:
         dbias += dy.sum(0)  # (2)
     if dweight is not None:
         dweight += dy.T @ x  # (3)
-    return dy @ weight if input_grad else None  # (4)
+    return dy @ packed if input_grad else None  # (4)

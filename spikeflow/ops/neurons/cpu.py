@@ -354,7 +354,7 @@ def param_rows(key: Key) -> int:
 @functools.cache
 def make_backward_static(reset, surrogate, derivative):
     """-> the loop of (8) of ``leaky``, forward in time."""
-    own_step, own_backward = (inline(function) for function in leaky_scalar.RESETS[reset])
+    own_step, own_backward = (inline(function) for function in leaky_scalar.RESETS[reset]())
     derivative = inline(derivative)
 
     @kernel(reset, surrogate)

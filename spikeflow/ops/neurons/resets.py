@@ -39,21 +39,34 @@ With ``detach`` the s of (R9) and (R10) is a constant, H's in the smooth twin to
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from ..jit import inline
+from ..rounding import times
 
-__all__ = ["at_once", "delayed", "in_own_step"]
+__all__ = ["as_written", "at_once", "delayed", "in_own_step"]
 
 ZERO, ONE = np.float32(0), np.float32(1)  # a Python literal would turn float32 arithmetic into float64
 
 
-def delayed(step, step_backward):
-    """-> {reset: (step, step_backward)} for a neuron whose own step knows no reset.
+# A neuron's RESETS are {reset: make}, make() -> step, step_backward:  (state, x, r, threshold, p) -> new state;
+# (g, state, x, r, threshold, p) -> dstate, dx, dthreshold, dp. They are made when they are asked for, since kernels that run in
+# Python need other ones than compiled kernels do.
 
-    step(state, x, p) -> new state;  step_backward(g, state, x, p) -> dstate, dx, dp. What comes back knows the reset flag and the
-    threshold besides:  (state, x, r, threshold, p) -> new state;  (g, state, x, r, threshold, p) -> dstate, dx, dthreshold, dp.
-    """
+
+def as_written(step, step_backward):
+    """-> make, for functions that know the reset."""
+    return lambda: (step, step_backward)
+
+
+def delayed(step, step_backward):
+    """-> RESETS of a neuron whose own step knows no reset: step(state, x, p), step_backward(g, state, x, p) -> dstate, dx, dp."""
+    return {reset: functools.partial(_delayed, reset, step, step_backward) for reset in ("subtract", "zero", "none")}
+
+
+def _delayed(reset, step, step_backward):
     step, step_backward = inline(step), inline(step_backward)
 
     def step_subtract(state, x, r, threshold, p):
@@ -83,11 +96,11 @@ def delayed(step, step_backward):
         "subtract": (step_subtract, step_subtract_backward),
         "zero": (step_zero, step_zero_backward),
         "none": (step_none, step_none_backward),
-    }
+    }[reset]
 
 
 def in_own_step(step, step_backward):
-    """-> {reset: (step, step_backward)} for a node's own step, which ends before the reset; arguments as in ``delayed``."""
+    """-> RESETS for a node's own step, which ends before the reset; arguments as in ``delayed``."""
     charge = delayed(step, step_backward)["none"]
     return {"hard": charge, "soft": charge}
 
@@ -107,7 +120,7 @@ def keep_backward(n, ds, u, s, r, threshold, slope, own):
 
 def subtract(u, s, r, threshold, own):
     """u[t], s[t], r[t] -> m[t]."""
-    return u - (s - (ONE if r else ZERO)) * threshold  # (R4)
+    return u - times(s - (ONE if r else ZERO), threshold)  # (R4)
 
 
 def subtract_backward(n, ds, u, s, r, threshold, slope, own):
@@ -118,7 +131,7 @@ def subtract_backward(n, ds, u, s, r, threshold, slope, own):
 
 def zero(u, s, r, threshold, own):
     """u[t], s[t], r[t] -> m[t]."""
-    return u - (s - (ONE if r else ZERO)) * u  # (R5)
+    return u - times(s - (ONE if r else ZERO), u)  # (R5)
 
 
 def zero_backward(n, ds, u, s, r, threshold, slope, own):
@@ -129,7 +142,7 @@ def zero_backward(n, ds, u, s, r, threshold, slope, own):
 
 def hard(u, s, r, threshold, own):
     """u[t], s[t] -> m[t]."""
-    return s * own[0] + (ONE - s) * u  # (R9)
+    return times(s, own[0]) + times(ONE - s, u)  # (R9)
 
 
 def hard_backward(n, ds, u, s, r, threshold, slope, own):
@@ -145,7 +158,7 @@ def hard_detached_backward(n, ds, u, s, r, threshold, slope, own):
 
 def soft(u, s, r, threshold, own):
     """u[t], s[t] -> m[t]."""
-    return u - s * threshold  # (R10)
+    return u - times(s, threshold)  # (R10)
 
 
 def soft_backward(n, ds, u, s, r, threshold, slope, own):

@@ -24,6 +24,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import inline
+from ..rounding import times
 from .model import COMMON, Key, scalar
 from .resets import at_once
 
@@ -47,7 +48,7 @@ def make_start(key: Key):
 def own_step(key: Key):
     """-> step, step_backward: the neuron's own, as in its folder."""
     module = scalar(key.neuron)
-    return (module.RESETS if key.decay_input else module.UNDECAYED)[key.reset]
+    return (module.RESETS if key.decay_input else module.UNDECAYED)[key.reset]()
 
 
 def settling(key: Key):
@@ -63,7 +64,7 @@ def make_step(key: Key, smooth, primitive):
 
     def advance(state, x, z, wins, p, constants):
         threshold = p[0]
-        current = x + p[2] * z if feedback else x  # (S1)
+        current = x + times(p[2], z) if feedback else x  # (S1)
         r = state[-1] > threshold  # (S2)
         new = own(state, current, r, threshold, p[OWN:])  # (S3)
         u = new[-1]
@@ -79,7 +80,7 @@ def make_step(key: Key, smooth, primitive):
             resetting = (ONE if fired else ZERO) if detach else spike
             new = new[:-1] + (settle(u, resetting, r, threshold, p[OWN:]),)  # (S6)
         if graded:
-            spike = p[1] * spike  # (S5)
+            spike = times(p[1], spike)  # (S5)
         return new, u, fired, spike
 
     def integrate(state, x, z, wins, p, constants):

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...rounding import times
+from ..resets import as_written
+
 STATES, PARAMS, READS_INPUT = ("syn_exc", "syn_inh", "membrane"), ("alpha", "beta", "tau"), True
 
 ZERO = np.float32(0)  # a Python literal would turn float32 arithmetic into float64
@@ -15,8 +18,8 @@ ZERO = np.float32(0)  # a Python literal would turn float32 arithmetic into floa
 def step_none(state, x, r, threshold, p):
     """(e[t-1], h[t-1], m[t-1]), x[t] -> (e[t], h[t], m[t])."""
     (e, h, _), (alpha, beta, tau) = state, p
-    e, h = alpha * e + x, beta * h - x  # (1), (2)
-    return e, h, tau * (e + h)  # (3)
+    e, h = times(alpha, e) + x, times(beta, h) - x  # (1), (2)
+    return e, h, times(tau, e + h)  # (3)
 
 
 def step_none_backward(g, state, x, r, threshold, p):
@@ -30,8 +33,8 @@ def step_none_backward(g, state, x, r, threshold, p):
 def step_zero(state, x, r, threshold, p):
     """(e[t-1], h[t-1], m[t-1]), x[t] -> (e[t], h[t], m[t])."""
     (e, h, _), (alpha, beta, tau) = state, p
-    e, h = alpha * e + x, beta * h - x
-    m = tau * (e + h)
+    e, h = times(alpha, e) + x, times(beta, h) - x
+    m = times(tau, e + h)
     return ZERO if r else e, ZERO if r else h, ZERO if r else m  # (4b)
 
 
@@ -47,8 +50,8 @@ def step_zero_backward(g, state, x, r, threshold, p):
 def step_subtract(state, x, r, threshold, p):
     """(e[t-1], h[t-1], m[t-1]), x[t] -> (e[t], h[t], m[t])."""
     (before_e, before_h, _), (alpha, beta, tau) = state, p
-    e, h = alpha * before_e + x, beta * before_h - x
-    m = tau * (e + h)
+    e, h = times(alpha, before_e) + x, times(beta, before_h) - x
+    m = times(tau, e + h)
     return e - threshold if r else e, ZERO if r else h, m + before_h if r else m  # (4a)
 
 
@@ -62,7 +65,7 @@ def step_subtract_backward(g, state, x, r, threshold, p):
 
 
 RESETS = {
-    "subtract": (step_subtract, step_subtract_backward),
-    "zero": (step_zero, step_zero_backward),
-    "none": (step_none, step_none_backward),
+    "subtract": as_written(step_subtract, step_subtract_backward),
+    "zero": as_written(step_zero, step_zero_backward),
+    "none": as_written(step_none, step_none_backward),
 }

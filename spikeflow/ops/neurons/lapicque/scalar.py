@@ -5,6 +5,7 @@ The state is (m[t-1],), ``p`` is (beta, gain).
 
 from __future__ import annotations
 
+from ...rounding import times
 from ..resets import delayed
 
 STATES, PARAMS, READS_INPUT = ("membrane",), ("beta", "gain"), True
@@ -13,7 +14,7 @@ STATES, PARAMS, READS_INPUT = ("membrane",), ("beta", "gain"), True
 def step(state, x, p):
     """(m[t-1],), x[t] -> (m[t],) without a reset."""
     (m,), (beta, gain) = state, p
-    return (gain * x + beta * m,)  # (2)
+    return (times(gain, x) + times(beta, m),)  # (2)
 
 
 def step_backward(g, state, x, p):

@@ -1,13 +1,14 @@
 """One time step of one leaky neuron and its backward, as scalar functions of scalars; equations in ``__init__.py``.
 
-cpu.py (and every later backend) compiles these same lines. The state is (m[t-1],), ``p`` is (beta,), r the reset flag of (1).
+cpu.py and cuda.py compile these same lines. The state is (m[t-1],), ``p`` is (beta,), r the reset flag of (1).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..resets import delayed
+from ...rounding import times
+from ..resets import as_written, delayed
 
 STATES, PARAMS, READS_INPUT = ("membrane",), ("beta",), False
 
@@ -17,7 +18,7 @@ ZERO = np.float32(0)  # a Python literal would turn float32 arithmetic into floa
 def step(state, x, p):
     """(m[t-1],), x[t] -> (m[t],) without a reset."""
     (m,), (beta,) = state, p
-    return (beta * m + x,)  # (2c); (2a) by (R1) of resets.py
+    return (times(beta, m) + x,)  # (2c); (2a) by (R1) of resets.py
 
 
 def step_backward(g, state, x, p):
@@ -29,7 +30,7 @@ def step_backward(g, state, x, p):
 def step_zero(state, x, r, threshold, p):
     """(m[t-1],), x[t] -> (m[t],)."""
     (m,), (beta,) = state, p
-    return (beta * (ZERO if r else m) + x,)  # (2b)
+    return (times(beta, ZERO if r else m) + x,)  # (2b)
 
 
 def step_zero_backward(g, state, x, r, threshold, p):
@@ -39,4 +40,4 @@ def step_zero_backward(g, state, x, r, threshold, p):
     return (beta * kept,), g_m, ZERO, (kept * m,)  # (4), (5), (6)
 
 
-RESETS = {**delayed(step, step_backward), "zero": (step_zero, step_zero_backward)}
+RESETS = {**delayed(step, step_backward), "zero": as_written(step_zero, step_zero_backward)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...rounding import times
 from ..resets import in_own_step
 
 STATES, PARAMS, READS_INPUT = ("membrane",), ("v_reset", "q"), True
@@ -17,7 +18,7 @@ ZERO = np.float32(0)
 def step(state, x, p):
     """(m[t-1],), x[t] -> (u[t],)."""
     (m,), (v_reset, q) = state, p
-    return (m + (x - (m - v_reset)) * q,)  # (1a)
+    return (m + times(x - (m - v_reset), q),)  # (1a)
 
 
 def step_backward(g, state, x, p):
@@ -30,7 +31,7 @@ def step_backward(g, state, x, p):
 def step_undecayed(state, x, p):
     """(m[t-1],), x[t] -> (u[t],)."""
     (m,), (v_reset, q) = state, p
-    return (m - (m - v_reset) * q + x,)  # (1b)
+    return (m - times(m - v_reset, q) + x,)  # (1b)
 
 
 def step_undecayed_backward(g, state, x, p):

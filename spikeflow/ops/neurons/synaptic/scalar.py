@@ -5,6 +5,7 @@ The state is (i[t-1], m[t-1]), ``p`` is (alpha, beta).
 
 from __future__ import annotations
 
+from ...rounding import times
 from ..resets import delayed
 
 STATES, PARAMS, READS_INPUT = ("syn", "membrane"), ("alpha", "beta"), False
@@ -13,8 +14,8 @@ STATES, PARAMS, READS_INPUT = ("syn", "membrane"), ("alpha", "beta"), False
 def step(state, x, p):
     """(i[t-1], m[t-1]), x[t] -> (i[t], m[t]) without a reset."""
     (i, m), (alpha, beta) = state, p
-    i = alpha * i + x  # (1)
-    return i, beta * m + i  # (2)
+    i = times(alpha, i) + x  # (1)
+    return i, times(beta, m) + i  # (2)
 
 
 def step_backward(g, state, x, p):

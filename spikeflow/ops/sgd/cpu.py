@@ -1,4 +1,4 @@
-"""One step of SGD on one parameter: a single pass over its arrays, where NumPy would take up to eight."""
+"""SGD's step on the CPU: a single pass over the arrays, where NumPy would take up to eight."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import functools
 
 import numpy as np
 
-from .. import parallel
-from .adam import PART
-from .jit import kernel
-
-__all__ = ["sgd_step"]
+from ... import parallel
+from ..adam.cpu import PART
+from ..jit import kernel
 
 
 def sgd_step(value, grad, velocity, lr, momentum=0.0, share=1.0, decay=0.0, nesterov=False):
-    """Changes value and velocity in place; equations in ``spikeflow.optim.SGD``, share = 1 - dampening.
+    """(1) to (3): changes value and velocity in place, arrays of one shape; velocity may be None without momentum.
 
-    velocity may be None without momentum. Every operation is rounded as NumPy's, in the same order: the bits are those of
-    the formulas in array arithmetic.
+    Every operation is rounded as NumPy's, in the same order: the bits are those of the formulas in array arithmetic.
     """
     arrays = [array.reshape(-1) for array in ((value, grad) if velocity is None else (value, grad, velocity))]
     numbers = np.array((lr, momentum, share, decay), value.dtype)

@@ -1,4 +1,4 @@
-"""One step of Adam or AdamW on one parameter: a single pass over its four arrays, where NumPy would take ten."""
+"""Adam's step on the CPU: a single pass over four arrays, where NumPy would take ten."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import functools
 
 import numpy as np
 
-from .. import parallel
-from .jit import kernel
-
-__all__ = ["adam_step"]
+from ... import parallel
+from ..jit import kernel
 
 PART = 2**16  # numbers in one task
 
 
 def adam_step(value, grad, mean, square, b1, b2, step_size, root, eps, keep=1.0, decay=0.0):
-    """Changes value, mean and square in place; equations in ``spikeflow.optim.Adam``; root = sqrt(1 - b2^k).
-
-    First value = keep value, then grad + decay value takes the place of grad.
-    """
+    """(1) to (4): changes value, mean and square in place, arrays of one shape."""
     arrays = [array.reshape(-1) for array in (value, grad, mean, square)]
     numbers = np.array((1 - b1, b2, 1 - b2, step_size, root, eps, keep, decay), value.dtype)
     step = make_adam()
@@ -38,9 +33,9 @@ def make_adam():
         root, eps, keep, decay = numbers[4], numbers[5], numbers[6], numbers[7]
         for i in range(len(value)):
             kept = keep * value[i]
-            g = grad[i] + decay * kept
-            mean[i] += c1 * (g - mean[i])
-            square[i] = square[i] * b2 + c2 * g * g
-            value[i] = kept - step_size * mean[i] / (np.sqrt(square[i]) / root + eps)
+            g = grad[i] + decay * kept  # (1)
+            mean[i] += c1 * (g - mean[i])  # (2)
+            square[i] = square[i] * b2 + c2 * g * g  # (3)
+            value[i] = kept - step_size * mean[i] / (np.sqrt(square[i]) / root + eps)  # (4)
 
     return adam_kernel

@@ -1,11 +1,4 @@
-"""Cross-entropy of rows of logits with a label each, and its gradient: the loop that the losses share.
-
-    CE(z, y) = log sum_c exp(z_c - max z) - (z_y - max z),        dCE/dz = softmax(z) - onehot(y)                       (1)
-
-Shifted by the maximum, no exponential overflows. With smoothed labels every class c has a share r_c of the target as well:
-
-    sum_c r_c CE(z, c),        d/dz_c = p_c sum_k r_k - r_c,        p = softmax(z)                                        (2)
-"""
+"""The cross-entropy on the CPU: one loop over the rows."""
 
 from __future__ import annotations
 
@@ -14,9 +7,7 @@ import math
 
 import numpy as np
 
-from .jit import kernel
-
-__all__ = ["cross_entropy"]
+from ..jit import kernel
 
 
 def cross_entropy(logits, labels, factors, shares=None):
