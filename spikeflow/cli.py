@@ -1,4 +1,4 @@
-"""The command line: ``spikeflow train | evaluate | plot | summary | gradcheck``.
+"""The command line: ``spikeflow train | evaluate | plot | summary | gradcheck | parity | doctor``.
 
 Heavy imports happen inside the commands, so that ``--help`` answers at once.
 """
@@ -6,10 +6,12 @@ Heavy imports happen inside the commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 from ._version import __version__
 
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--seed", type=int, help="key of initial weights and shuffles (default 0)")
     train.add_argument("--threads", type=int, help="threads to use (default: all cores); results do not depend on it")
-    train.add_argument("--backend", help="cpu (default) or reference")
+    train.add_argument("--backend", help="cpu (default), reference or cuda")
     train.add_argument("--data-dir", help=DATA_DIR)
     train.add_argument("--out-dir", help="the run folder (default: runs/<network>-<time>)")
     train.add_argument("--resume", metavar="RUN", type=Path, help="go on with the run in this folder, from its latest checkpoint")
@@ -106,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument("run", type=Path, help="run folder, or a checkpoint file")
     evaluate.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="which of a folder (default latest)")
-    evaluate.add_argument("--backend", default="cpu", help="cpu (default) or reference")
+    evaluate.add_argument("--backend", default="cpu", help="cpu (default), reference or cuda")
     evaluate.add_argument("--threads", type=int, help="threads to use (default: all cores)")
     evaluate.add_argument("--data-dir", help=DATA_DIR)
 
@@ -144,6 +146,23 @@ def _parser() -> argparse.ArgumentParser:
     gradcheck.add_argument("--directions", type=int, default=3, help="directions compared per parameter (default 3)")
     gradcheck.add_argument("--seed", type=int, default=0, help="of weights, entries and directions (default 0)")
     gradcheck.add_argument("--backend", default="cpu", help="whose gradients: cpu (default) or reference")
+
+    parity = commands.add_parser("parity", help="compare the backends with the reference, layer by layer")
+    parity.set_defaults(command=_parity)
+    parity.add_argument("network", help="a preset's name, a network file, a run folder, or a checkpoint")
+    parity.add_argument("--batch-size", type=int, default=2, help="random samples (default 2)")
+    parity.add_argument("--num-steps", "--T", type=int, help="time steps (default: as it is trained)")
+    parity.add_argument("--channels", type=int, help="channels of csnn-fashion's convolutions (default 128)")
+    parity.add_argument("--seed", type=int, default=0, help="of initial weights and samples (default 0)")
+    parity.add_argument("--backend", action="append", help="which to compare (may be repeated; default: all that run here)")
+    parity.add_argument(
+        "--dyadic", action="store_true", help="round weights and samples to multiples of 1/64: forward must be equal to the bit"
+    )
+    parity.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+    doctor = commands.add_parser("doctor", help="what is installed here, and what of it spikeflow can use")
+    doctor.set_defaults(command=_doctor)
+    doctor.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser
 
 
@@ -195,19 +214,11 @@ def _plot(arguments: argparse.Namespace) -> int:
 def _summary(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from . import datasets, presets
-    from .checkpoint import load_with_info
-    from .network import Sequential
+    from . import datasets
 
-    path = Path(arguments.network)
-    if path.is_dir() or path.suffix == ".npz":
-        net, info = load_with_info(path / "checkpoint-latest.npz" if path.is_dir() else path)
-        dataset, num_steps, shape = info.get("dataset"), info.get("num_steps"), None
-    else:
-        preset = presets.read(path) if path.suffix == ".toml" else presets.find(arguments.network)
-        net = Sequential(*presets.make_layers(preset, preset.defaults))
-        dataset, num_steps, shape = preset.defaults["dataset"], preset.num_steps, preset.input_shape
-    num_steps = num_steps if arguments.num_steps is None else arguments.num_steps
+    found = _find(arguments.network)
+    dataset, shape = found.dataset, found.shape
+    num_steps = found.num_steps if arguments.num_steps is None else arguments.num_steps
     images = None
     if dataset is not None and arguments.samples > 0:
         try:
@@ -215,8 +226,60 @@ def _summary(arguments: argparse.Namespace) -> int:
             images = images.astype(np.float32) / np.float32(255)
         except datasets.DatasetError as error:
             print(f"no spikes are counted: {error}", file=sys.stderr)
-    print(net.summary(shape, num_steps or 1, arguments.batch_size, images))
+    print(found.net.summary(shape, num_steps or 1, arguments.batch_size, images))
     return 0
+
+
+def _find(name: str, seed: int = 0, channels: int | None = None) -> SimpleNamespace:
+    """-> the network of a preset, a network file, a run folder or a checkpoint; with its data set, steps, loss and sample shape,
+    each None where nothing says it."""
+    from . import presets
+    from .checkpoint import load_with_info
+    from .layers.base import positive_int
+    from .network import Sequential
+
+    path = Path(name)
+    if path.is_dir() or path.suffix == ".npz":
+        if channels is not None:
+            raise ValueError(f"channels: those of {name} are fixed; leave it out")
+        net, info = load_with_info(path / "checkpoint-latest.npz" if path.is_dir() else path)
+        loss = (info.get("settings") or {}).get("loss")
+        return SimpleNamespace(
+            net=net, dataset=info.get("dataset"), num_steps=info.get("num_steps"), loss=loss, shape=None, trained=True
+        )
+    preset = presets.read(path) if path.suffix == ".toml" else presets.find(name)
+    choices = dict(preset.defaults)
+    if channels is not None:
+        choices["channels"] = positive_int("channels", channels)
+    net = Sequential(*presets.make_layers(preset, choices), seed=seed)
+    return SimpleNamespace(
+        net=net, dataset=choices["dataset"], num_steps=preset.num_steps, loss=choices["loss"], shape=preset.input_shape,
+        trained=False,
+    )  # fmt: skip
+
+
+def _parity(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from . import memory, presets, random
+    from .layers.base import positive_int
+    from .parity import parity
+
+    found = _find(arguments.network, arguments.seed, arguments.channels)
+    shape = found.shape or ((1, 28, 28) if found.dataset else memory.smallest_input(found.net.layers))
+    images = random.uniform(
+        (positive_int("batch_size", arguments.batch_size), *shape), 0, 1, arguments.seed, "parity/images"
+    ).astype(found.net.dtype)  # fmt: skip
+    num_steps = found.num_steps if arguments.num_steps is None else arguments.num_steps
+    for layer in found.net.layers:
+        shape = layer.output_shape(shape)
+    labels = np.arange(len(images)) % shape[0]
+    report = parity(
+        found.net, images, labels, presets.make_loss(found.loss or "ce_rate_loss"), num_steps or 5,
+        backends=arguments.backend, dyadic=arguments.dyadic, rescale=not found.trained,
+    )  # fmt: skip
+    print(json.dumps(report.facts(), indent=2) if arguments.json else report)
+    return 0 if report.passed else 1
 
 
 def _gradcheck(arguments: argparse.Namespace) -> int:
@@ -243,6 +306,14 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
     print(f"{preset.name}, backend {arguments.backend}: hand-derived gradients against finite differences")
     print(report)
     return 0 if report.passed else 1
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    found = examine()
+    print(json.dumps(found.facts(), indent=2) if arguments.json else found)
+    return 0
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
