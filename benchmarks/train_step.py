@@ -4,6 +4,7 @@
     python benchmarks/train_step.py --peer-python ~/peers/bin/python      the other libraries in their own environment
     python benchmarks/train_step.py --warmup-iterations 100               with weights that 100 iterations have trained
     python benchmarks/train_step.py --inference                           the forward pass alone
+    python benchmarks/train_step.py --backend cuda                        spikeflow on an NVIDIA GPU
     python benchmarks/train_step.py --compile --json step.json            with torch.compile: slow to start
 
 Conv2d(1, 12, 5) - MaxPool2d(2) - Leaky - Conv2d(12, 64, 5) - MaxPool2d(2) - Leaky - Flatten - Linear(1024, 10) - Leaky,
@@ -14,6 +15,9 @@ are restored before every step, outside the timing: spike densities, and the wor
 First of all every candidate's loss must agree with spikeflow's: nothing is timed that computes something else.
 spikeflow runs in this process; the others share one child process. Peak memory is measured apart: a fresh process for
 each candidate takes two steps and does nothing else.
+
+On a GPU the clock is read when the device has done all that it was given, and the weights are on it before the clock starts; the
+batch is copied to it within the step. Peak memory, the processor's, is not measured. Without a GPU the exit status is 3.
 """
 
 from __future__ import annotations
@@ -32,8 +36,14 @@ WORKER = Path(__file__).with_name("step_worker.py")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the comparison -> exit status: 1 if a candidate's loss disagrees."""
+    """Run the comparison -> exit status: 1 if a candidate's loss disagrees, 3 if the backend cannot run here."""
     args = parse(argv)
+    if args.backend == "cuda":
+        try:
+            print(f"card: {card()}\n")
+        except RuntimeError as error:
+            print(f"train_step: {error}", file=sys.stderr)
+            return 3
     task = make_task(args)
     with tempfile.TemporaryDirectory() as folder, harness.Worker(args.peer_python, WORKER) as worker:
         path = Path(folder) / "task.npz"
@@ -42,13 +52,14 @@ def main(argv: list[str] | None = None) -> int:
         environment = {"spikeflow": harness.environment(args.threads), "peers": peers}
         for side, facts in environment.items():
             print(f"{side}\n{harness.describe(facts)}\n")
-        steps = {"spikeflow": own_step(task, args.inference)}
+        steps = {"spikeflow": own_step(task, args.inference, args.backend)}
         steps |= peer_steps(worker, path, wanted(args), args.inference)
         losses = {name: step()["loss"] for name, step in steps.items()}
         if not harness.agree(losses, not_judged=[name for name in losses if not candidates.CANDIDATES[name][2]]):
             return 1
         seconds = harness.alternate({name: candidates.seconds_of(step) for name, step in steps.items()}, args.rounds)
-        memory = {} if args.no_memory else {name: peak_memory(name, path, args, args.inference) for name in steps}
+        measured = [] if args.no_memory else [name for name in steps if name != "spikeflow" or args.backend != "cuda"]
+        memory = {name: peak_memory(name, path, args, args.inference) for name in measured}
     print(f"\n{title(args)}\n\n{harness.timing_table(seconds, memory)}")
     options = {key: value for key, value in vars(args).items() if key not in ("peer_python", "json")}
     result = {"options": options, "environment": environment, "losses": losses, "seconds": seconds}
@@ -60,8 +71,8 @@ def title(args) -> str:
     """-> what is timed."""
     what = "forward pass" if args.inference else "training step"
     return (
-        f"{what}, batch {args.batch_size}, {args.num_steps} time steps, {args.threads} threads, {args.rounds} rounds, "
-        f"weights after {args.warmup_iterations} iterations"
+        f"{what}, backend {args.backend}, batch {args.batch_size}, {args.num_steps} time steps, {args.threads} threads, "
+        f"{args.rounds} rounds, weights after {args.warmup_iterations} iterations"
     )
 
 
@@ -70,6 +81,7 @@ def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, cores = parser.add_argument, harness.available_cores()
     add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter of the other libraries")
+    add("--backend", choices=("cpu", "cuda", "reference"), default="cpu", help="spikeflow's (default cpu)")
     add("--rounds", type=int, default=5)
     add("--threads", type=int, default=cores, help="for everyone; default: all cores")
     add("--batch-size", type=int, default=tutorial6.BATCH_SIZE)
@@ -100,10 +112,46 @@ def wanted(args) -> list[str]:
     return [name for name in candidates.CANDIDATES if name not in left_out]
 
 
-def own_step(task: candidates.Task, inference: bool) -> Callable[[], dict]:
+def own_step(task: candidates.Task, inference: bool, backend: str = "cpu") -> Callable[[], dict]:
     """-> a function that takes spikeflow's step, in this process."""
-    candidate = candidates.make("spikeflow", task)
+    candidate = candidates.make("spikeflow", task, net=tutorial6.network(backend=backend))
+    candidate = OnDevice(candidate) if backend == "cuda" else candidate
     return lambda: candidates.run(candidate, task, inference)
+
+
+def card() -> str:
+    """-> the GPU's name; RuntimeError, with what is missing, if kernels cannot run here."""
+    from spikeflow.ops import gpu
+
+    gpu.require()
+    if gpu.SIMULATED:
+        raise RuntimeError("backend='cuda' runs in the simulator (NUMBA_ENABLE_CUDASIM is set), whose times say nothing")
+    name = gpu.cuda.get_current_device().name
+    return name.decode() if isinstance(name, bytes) else name
+
+
+class OnDevice:
+    """A candidate whose clock waits for the device."""
+
+    def __init__(self, candidate):
+        self.candidate = candidate
+
+    def restore(self):
+        self.candidate.restore()
+        self.candidate.net.all_finite()  # brings the weights to the device, and waits
+
+    def train(self):
+        return self._done(self.candidate.train())
+
+    def infer(self):
+        return self._done(self.candidate.infer())
+
+    @staticmethod
+    def _done(result):
+        from spikeflow.ops import gpu
+
+        gpu.cuda.synchronize()
+        return result
 
 
 def peer_steps(worker: harness.Worker, path: Path, names: list[str], inference: bool) -> dict[str, Callable[[], dict]]:
