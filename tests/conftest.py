@@ -17,6 +17,11 @@ def ops(backend):
     return backends.load(backend)
 
 
+def pytest_collection_modifyitems(items):
+    """The simulator first: it takes longest, and no worker is to wait for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_simulator.py")
+
+
 def pytest_terminal_summary(terminalreporter):
     """Say what tests have noted down about processes of their own."""
     for report in terminalreporter.stats.get("passed", []):

@@ -11,6 +11,7 @@ import pytest
 
 from spikeflow.ops import gpu
 from spikeflow.ops.gpu import cuda
+from spikeflow.ops.neurons import learned_cuda
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import cuda_static
@@ -66,7 +67,10 @@ STARTS = {  # of the names of kernels that must be among those of a part
     ),
     "surrogates": ("neuron_backward-leaky",),
     "options": ("neuron_backward-leaky-subtract-inhibition", "neuron_backward-leaky-subtract-graded"),
-    "all else": ("avg_pool2d_forward", "avg_pool2d_backward", "spread_dparams", "batch_norm_forward", "sgd", "spike_times"),
+    "all else": (
+        "avg_pool2d_forward", "avg_pool2d_backward", "spread_dparams", "batch_norm_forward", "sgd", "spike_times",
+        *(f"learned_{what}-{how}" for what in ("row", "gradient") for how in learned_cuda.MAPS),
+    ),
 }  # fmt: skip
 
 
@@ -84,7 +88,7 @@ def chosen(part: str) -> list:
 
 
 @compiles
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [pytest.param(part, marks=pytest.mark.slow) if part == "options" else part for part in PARTS])
 def test_the_machine_code_is_as_it_should_be(part):
     launches = chosen(part)
     names = [launch.kernel.name for launch in launches]

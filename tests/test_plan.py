@@ -129,7 +129,9 @@ def allocated(net, x=WIDE, num_steps=8):
         return memory._on_fresh_thread(step)
 
 
-@pytest.mark.parametrize("options", [{}, {"amp": True}, {"block_size": 3}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, *(pytest.param(o, marks=pytest.mark.slow) for o in ({"amp": True}, {"block_size": 3}))], ids=str
+)
 @pytest.mark.parametrize("make_net", [free, normalised])
 def test_the_plan_is_what_a_step_allocates(one_thread, make_net, options):
     net = make_net(**options)
@@ -144,6 +146,7 @@ def test_the_plan_of_a_sequence_of_spikes(one_thread):
     assert net.plan(48, 8, (1, 20, 20), sequence=bool).total == pytest.approx(allocated(net, x, None), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make_net", [free, normalised])
 def test_a_step_stays_within_its_budget(one_thread, make_net):
     least = min(make_net(max_bytes="1GB", block_size=size).plan(48, 8, (1, 20, 20)).bytes(1) for size in (1, 2, 4))

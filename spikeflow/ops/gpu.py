@@ -15,6 +15,7 @@ import contextlib
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,19 @@ if not SIMULATED and getattr(cuda, "implementation", None) == "NVIDIA":
 
     for name in ("exp", "expm1", "log1p", "sqrt", "fabs"):  # our surrogates need the first, users' perhaps the others
         _teach(name)
+
+
+def _shared_array(self, shape, dtype, alignment=None):
+    """The simulator's ``cuda.shared.array``: one array for each line of source. Numba's gives two threads that come to a line at
+    the same time one each."""
+    frame = sys._getframe(1)
+    return self._allocations.setdefault((frame.f_code.co_filename, frame.f_lineno), np.empty(shape, dtype))
+
+
+if SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    FakeCUDAShared.array = _shared_array
 
 
 def require() -> None:

@@ -47,7 +47,7 @@ def livelier(net):
     return net
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param("hard", marks=pytest.mark.slow), "soft", "leaky"])
 def test_spikes_and_loss_stay_and_gradients_almost(name):
     results = []
     for amp in (False, True):
