@@ -323,6 +323,7 @@ def small_networks() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     for key, value in options.items():
         found[f"Leaky {key}"] = between(functools.partial(sf.Leaky, 0.5, **{key: value}))
+    found["Lapicque learn_beta"] = between(functools.partial(sf.Lapicque, 0.5, learn_beta=True))
     found["truncated"] = between(functools.partial(sf.Leaky, 0.5), truncate=2)
     found["LeakyIntegrator"] = network(
         sf.Linear(12, 4), sf.LeakyIntegrator(0.5), loss=sf.losses.ce_membrane_loss(), images=(5, 3, 12), num_steps=None

@@ -3,8 +3,8 @@
 The layers are those of the other backends; their operations are CUDA kernels. The whole batch is one block. Between the copy of
 the images to the device and the copy of the loss and of the output spikes back, nothing is copied and nobody waits. All that a
 step needs comes from an arena: from the second step on nothing is allocated, and the same kernels are launched on the same
-addresses, as a captured graph needs it. (Numbers of neurons that are learned are the exception: a handful of them, worked out on
-the host. So are losses of one's own.)
+addresses, as a captured graph needs it. (Losses of one's own are the exception, and the decays of ``Alpha`` where they are
+learned: the host works out what they give.)
 
 As on the host, what lies before the first neuron runs once where the input is constant, spikes travel as bits, and neighbours are
 fused as ``pipeline.make_plans`` says.
@@ -194,10 +194,8 @@ class DeviceCall:
 
     @staticmethod
     def _grads(layer: Layer) -> dict[str, Any]:
-        """-> what the layer's ``backward`` adds to. A neuron works out on the host what its few numbers get."""
-        on_host = layer.learned if isinstance(layer, Neuron) else ()
-        trained = {key: parameter for key, parameter in layer.params.items() if parameter.trainable}
-        return {key: parameter.grad if key in on_host else parameter.darray for key, parameter in trained.items()}
+        """-> what the layer's ``backward`` adds to."""
+        return {key: parameter.darray for key, parameter in layer.params.items() if parameter.trainable}
 
     # ---------------------------------------------------------------------------------------------- public calls
 

@@ -192,6 +192,7 @@ def test_networks_that_no_loss_of_spikes_fits():
 # ------------------------------------------------------------------------------------------------ budgets
 
 
+@pytest.mark.slow
 def test_a_budget_chooses_the_same_blocks_on_any_number_of_threads():
     before, found = sf.get_num_threads(), []
     budget = int(0.6 * make(max_bytes="1GB", block_size=16).plan(32, 6, (1, 12, 12)).bytes(4))
@@ -230,6 +231,7 @@ def test_a_checkpoint_carries_budget_and_blocks(tmp_path):
     assert (again.max_bytes, again.block_size) == (10**9, 4) and again.config() == net.config()
 
 
+@pytest.mark.slow
 def test_the_command_line_keeps_to_a_budget_or_says_the_least(tmp_path, capsys):
     words = "train fcn-mnist --hidden 12 --num-steps 3 --batch-size 16 --max-iterations 2 --subset 300".split()
     assert cli.main([*words, "--max-bytes", "1kB", "--out-dir", str(tmp_path / "run")]) == 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class Prepared:
 
     model: Model
     params: np.ndarray  # (P, 1), or (P, F) where neurons have numbers of their own
-    values: dict[str, np.ndarray]  # options by name, each (1,) or (F,)
+    values: dict[str, np.ndarray]  # options by name, each (1,) or (F,); zeros for those that are learned and stay on the device
+    rows: np.ndarray  # ``params`` as it follows from ``values``
     shape: tuple[int, ...]  # of a sample, channel first
     packs: bool
     recomputes: bool  # may a constant current replace the membrane?
@@ -129,19 +130,12 @@ class Neuron(Layer):
 
     def output_shape(self, shape):
         for name in self.number_names():
-            if self._broadcast(name, shape) is None:
-                found = np.shape(getattr(self, name))
+            found = np.shape(getattr(self, name))
+            if not _fits(found, shape):
                 raise ValueError(f"layer {self.name} ({self!r}): {name} of shape {found} does not fit samples of shape {shape}")
         if self.inhibition and len(shape) != 1:
             raise self.refuse("samples of shape (F,), since it has inhibition", shape)
         return shape
-
-    def _broadcast(self, name, shape) -> np.ndarray | None:
-        """-> the option over a sample of ``shape``, or None if it does not fit."""
-        try:
-            return np.broadcast_to(self.current(name), shape)
-        except ValueError:
-            return None
 
     def number_names(self) -> list[str]:
         """Options that are numbers and may be arrays or parameters."""
@@ -171,6 +165,18 @@ class Neuron(Layer):
     def own_backward(self, values: dict[str, np.ndarray], down: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Gradients of the own rows of ``params`` -> gradients of the options; a clamp passes them inside, bounds included."""
         return {name: gradient * self._inside(values, name) for name, gradient in zip(self.own_names, down, strict=True)}
+
+    def learned_rows(self) -> dict[str, tuple[str, str]]:
+        """-> {row of ``params`` that follows from a learned option: (how, the option)}: ``own``, as the device works it out.
+
+        How is one of ``ops.neurons.learned_cuda.MAPS``.
+        """
+        return {name: ("clamped" if name in self.decays else "itself", name) for name in self.learned}
+
+    @property
+    def learns_on_device(self) -> bool:
+        """Does all that is learned stay on the device, where there is one?"""
+        return bool(self.learned)
 
     def _inside(self, values, name):
         return (values[name] >= 0) & (values[name] <= 1) if name in self.decays else 1.0
@@ -202,20 +208,25 @@ class Neuron(Layer):
     @property
     def fuses(self) -> bool:
         """May it run together with a batch normalisation before it and a max-pool behind it?"""
-        model, numbers = self.model, [self.current(name) for name in self.number_names()]
-        plain = not (self.learned or model.inhibition or model.graded) and all(number.ndim == 0 for number in numbers)
+        model = self.model
+        plain = not (self.learned or model.inhibition or model.graded)
+        plain = plain and all(self.current(name).ndim == 0 for name in self.number_names())
         return plain and model.fires and len(model.states) == 1
 
     def prepare(self, ops, plan):
-        F = int(np.prod(plan.shape))
-        numbers = {name: self.current(name) for name in self.number_names()}
+        F, on_device = int(np.prod(plan.shape)), ops is not None and ops.device and self.learns_on_device
+        numbers = {
+            name: np.zeros(np.shape(getattr(self, name))) if on_device and name in self.learned else self.current(name)
+            for name in self.number_names()
+        }
         wide = self.inhibition or any(value.ndim for value in numbers.values())
         values = {
             name: _flat(np.broadcast_to(value, plan.shape)) if wide else value.reshape(1) for name, value in numbers.items()
         }  # fmt: skip
         one = np.ones(F if wide else 1)
-        params = np.array([row * one for row in (*self.common(values), *self.own(values))]).astype(plan.dtype)
-        return Prepared(self.model, params, values, plan.shape, plan.packs, plan.recomputes, plan.amp, plan.fused)
+        rows = np.array([row * one for row in (*self.common(values), *self.own(values))]).astype(plan.dtype)
+        prepared = Prepared(self.model, rows, values, rows, plan.shape, plan.packs, plan.recomputes, plan.amp, plan.fused)
+        return replace(prepared, params=_device().params(self, ops, prepared)) if on_device else prepared
 
     # ---------------------------------------------------------------------------------------------- running
 
@@ -284,7 +295,7 @@ class Neuron(Layer):
             prepared.model, *rows, trajectory, kept.shape[0], prepared.params, kept.x, self._wanted(prepared.model),
             kept.truncate, smooth=kept.smooth,
         )  # fmt: skip
-        self._add(prepared, _on_host(ops, dparams), grads)
+        self._add(ops, prepared, dparams, grads)
         return dx.reshape(kept.shape)
 
     def _wanted(self, model: Model) -> tuple[bool, ...]:
@@ -294,10 +305,14 @@ class Neuron(Layer):
         own = tuple(self._learns_own and name not in model.fixed for name in model.scalar.PARAMS)
         return tuple(name in self.learned for name in COMMON) + own
 
-    def _add(self, prepared: Prepared, dparams, grads) -> None:
+    def _add(self, ops, prepared: Prepared, dparams, grads) -> None:
         """dparams (P, 1 or F) -> added to the gradients of the options that are learned."""
         if dparams is None:
             return
+        if ops.device and self.learns_on_device:
+            return _device().add_gradients(self, prepared, dparams, grads)
+        if ops.device:
+            dparams, grads = _on_host(dparams), {name: self.params[name].grad for name in self.learned}
         down = dict(zip(COMMON, dparams, strict=False)) | self.own_backward(prepared.values, list(dparams[len(COMMON) :]))
         for name in self.learned:
             grads[name] += _fold(down[name], prepared.shape, grads[name].shape).astype(grads[name].dtype)
@@ -323,13 +338,18 @@ def _as_it_is(ops, x) -> Normalised:
     return x._replace(**{name: gpu.constant(getattr(x, name)) for name in ("scale", "shift", "mean")})
 
 
-def _on_host(ops, dparams):
-    """Gradients of the rows of ``params``, or None -> the same in float64 on the host, where the options' are worked out."""
-    if dparams is None or not ops.device:
-        return dparams
+def _on_host(dparams) -> np.ndarray:
+    """Gradients of the rows of ``params`` on the device -> the same in float64 on the host."""
     from ..ops import gpu
 
     return gpu.to_host(dparams).astype(np.float64)
+
+
+def _device():
+    """-> what is learned, on the device; its imports are not for every machine."""
+    from . import neurons_device
+
+    return neurons_device
 
 
 class Leaky(Neuron):
@@ -357,8 +377,10 @@ class Leaky(Neuron):
         self.reset_delay = bool(reset_delay)
 
     def plain(self):
+        if self.learned or self.graded or self.inhibition or not self.reset_delay:
+            return None
         numbers = [self.current(name) for name in ("beta", "threshold")]
-        if self.learned or self.graded or self.inhibition or not self.reset_delay or any(number.ndim for number in numbers):
+        if any(number.ndim for number in numbers):
             return None
         return float(numbers[0]), float(numbers[1]), self.reset_mechanism, self.spike_grad
 
@@ -455,6 +477,9 @@ class Lapicque(Neuron):
         dbeta, dgain = down
         return {"beta": (dbeta - values["resistance"] * dgain) * self._inside(values, "beta")}
 
+    def learned_rows(self):
+        return super().learned_rows() | ({"gain": ("complement", "beta")} if "beta" in self.learned else {})
+
     def snntorch_constants(self):
         constants = super().snntorch_constants()
         del constants["resistance"]
@@ -531,8 +556,13 @@ class Alpha(Neuron):
 
     def prepare(self, ops, plan):
         prepared = super().prepare(ops, plan)
-        self._check_order(*prepared.params[len(COMMON) : len(COMMON) + 2])  # in the network's precision
+        self._check_order(*prepared.rows[len(COMMON) : len(COMMON) + 2])  # in the network's precision
         return prepared
+
+    @property
+    def learns_on_device(self):
+        """Decays that are learned go by the host, which alone can refuse them once they have passed each other."""
+        return super().learns_on_device and not self._learns_own
 
     def own(self, values):
         alpha, beta = (np.clip(values[name], 0, 1) for name in self.own_names)
@@ -580,6 +610,14 @@ def _halved(trajectory: Trajectory, threshold: float, node: bool) -> Trajectory:
     before = trajectory.before if trajectory.before is None else halved(trajectory.before, threshold, inclusive=node)
     states = trajectory.states if trajectory.states is None else halved(trajectory.states)
     return trajectory._replace(membrane=membrane, before=before, states=states)
+
+
+def _fits(numbers: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Can an option of the shape ``numbers`` be broadcast to samples of ``shape``?"""
+    try:
+        return np.broadcast_shapes(numbers, shape) == tuple(shape)
+    except ValueError:
+        return False
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

@@ -192,6 +192,9 @@ class ParametricLIFNode(Node):
         q = _sigmoid(values["w"])
         return {"w": down[1] * q * (1 - q)}  # (8)
 
+    def learned_rows(self):
+        return {"q": ("sigmoid", "w")}
+
 
 def _sigmoid(w: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-w)), without overflow."""

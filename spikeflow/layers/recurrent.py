@@ -14,7 +14,7 @@ from ..initializers import fan_in_uniform
 from ..ops.neurons.model import Model, Trajectory
 from ..ops.surrogate import Surrogate
 from .base import positive_int
-from .neurons import Kept, Neuron, _on_host
+from .neurons import Kept, Neuron
 
 __all__ = ["RLeaky", "RSynaptic"]
 
@@ -172,7 +172,7 @@ class Recurrent(Neuron):
                 back = self._product_backward(ops, packed, di[-1][0], z[t], None, None, True)
         di = ops.rows_join(di[::-1])
         if self.learned:
-            self._add(prepared, _on_host(ops, total), grads)
+            self._add(ops, prepared, total, grads)
         if self.learn_recurrent:
             gradients = (grads["recurrent.weight"], grads["recurrent.bias"])
             merged = (values.reshape(T * shape[0], *shape[1:]) for values in (di, z[:T]))
