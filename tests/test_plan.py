@@ -209,6 +209,7 @@ def test_a_budget_chooses_the_same_blocks_on_any_number_of_threads():
             np.testing.assert_array_equal(gradient, others[name])
 
 
+@pytest.mark.slow
 def test_blocks_that_are_fixed_do_not_change_and_may_be_too_large():
     whole = make(block_size=16, max_bytes="1GB").plan(32, 6, (1, 12, 12)).bytes(1)
     net = make(block_size=16, max_bytes=int(0.9 * whole))
