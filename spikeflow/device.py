@@ -25,7 +25,7 @@ from .losses import cuda as device_losses
 from .ops import gpu
 from .ops.events import SpikeWords
 from .ops.finite_cuda import count_not_finite
-from .pipeline import Run, channel_first, channel_last, make_plans, membrane_of, settled
+from .pipeline import Run, channel_first, make_plans, membrane_of, output_gradient, settled
 
 __all__ = ["DeviceCall", "Store"]
 
@@ -47,8 +47,9 @@ class DeviceHome(Home):
     def here(self, written):
         if self.newer == "host":
             gpu.to_device(self._array, self._device)
-        if written or self.newer == "host":
-            self.newer = "device" if written else "neither"
+            self.newer = "neither"
+        if written:
+            self.newer = "device"
         return self._device
 
     def clear(self):
@@ -210,23 +211,14 @@ class DeviceCall:
             raise ValueError("backward needs dspikes, dmembrane, or both")
         with gpu.memory(self.arena):
             place = self.arena.place
-            given = [self._output_gradient(*pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
+            given = [output_gradient(self, *pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
+            given = [None if gradient is None else gpu.to_device(gradient) for gradient in given]
             dx = self._backward(*given, input_grad)
             self.arena.place = place  # another backward of this forward may come
         if not input_grad:
             return None
         dx = gpu.to_host(dx)
         return channel_first(dx[0], leading=1) if self.static else channel_first(dx)
-
-    def _output_gradient(self, name: str, gradient):
-        """A gradient given from outside, checked, channel last, on the device."""
-        if gradient is None:
-            return None
-        gradient = np.asarray(gradient)
-        shape = (self.run.num_steps, self.batch, *self.shapes[-1])
-        if gradient.shape != shape:
-            raise ValueError(f"{name} must have the shape {shape} of what forward returned, got {gradient.shape}")
-        return gpu.to_device(channel_last(gradient.astype(np.float32, copy=False)))
 
     def step(self, loss_fn: Loss, targets: np.ndarray, normaliser) -> tuple[float, np.ndarray]:
         """Checked targets -> loss, spikes (T, B, ...); adds into every parameter's gradient."""

@@ -30,7 +30,17 @@ from .layers.normalization import BatchNorm, Centred, Normalised, Summed
 from .ops.events import SpikeWords
 from .ops.simd import Arena, empty, scratch
 
-__all__ = ["Call", "Run", "block_size", "channel_first", "channel_last", "make_plans", "membrane_of", "settled"]
+__all__ = [
+    "Call",
+    "Run",
+    "block_size",
+    "channel_first",
+    "channel_last",
+    "make_plans",
+    "membrane_of",
+    "output_gradient",
+    "settled",
+]
 
 BLOCKS = 2  # of a batch, at least, unless they would be smaller than LEAST
 LEAST, MOST = 4, 16  # samples of a block: fewer, and Python takes its toll between kernels; more, and its arrays leave the cache
@@ -160,7 +170,7 @@ class Call:
         """dspikes, dmembrane (T, B, ...) or None -> dL/dinput or None; adds into every parameter's gradient."""
         if dspikes is None and dmembrane is None:
             raise ValueError("backward needs dspikes, dmembrane, or both")
-        gradients = [self._output_gradient(*pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
+        gradients = [output_gradient(self, *pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
 
         def block_backward(i, grads):
             block = self.blocks[i]
@@ -175,16 +185,6 @@ class Call:
         for block, part in zip(self.blocks, self._dys, strict=True):
             dx[:, block] = settled(part, self.ops)
         return channel_first(dx[0], leading=1) if self.static else channel_first(dx)
-
-    def _output_gradient(self, name: str, gradient) -> np.ndarray | None:
-        """A gradient given from outside, checked, channel last."""
-        if gradient is None:
-            return None
-        gradient = np.asarray(gradient)
-        shape = (self.run.num_steps, self.batch, *self.shapes[-1])
-        if gradient.shape != shape:
-            raise ValueError(f"{name} must have the shape {shape} of what forward returned, got {gradient.shape}")
-        return channel_last(gradient.astype(self.dtype, copy=False))
 
     # ---------------------------------------------------------------------------------------------- forward
 
@@ -322,6 +322,17 @@ class Call:
                     sums = [layer.deferred_gradient(self.ops, self.prepared[position], key, parts)]
                 for gradient in sums:
                     parameter.grad += gradient
+
+
+def output_gradient(call, name: str, gradient) -> np.ndarray | None:
+    """A gradient given from outside of the outputs of a Call or DeviceCall, checked, channel last."""
+    if gradient is None:
+        return None
+    gradient = np.asarray(gradient)
+    shape = (call.run.num_steps, call.batch, *call.shapes[-1])
+    if gradient.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape} of what forward returned, got {gradient.shape}")
+    return channel_last(gradient.astype(call.dtype, copy=False))
 
 
 def settled(x, ops):
