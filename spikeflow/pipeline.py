@@ -369,7 +369,8 @@ def make_plans(call) -> tuple[list[Plan], bool]:
     for i, (layer, after) in enumerate(zip(layers, layers[1:], strict=False)):
         if isinstance(layer, Neuron):
             plans[i].packs = layer.emits_bits and _reads_words(layers, i + 1, plans, run)
-            if plans[i].packs and whole and not run.records and layer.fuses:
+            taken = i > 1 and plans[i - 2].fires is not None  # by the convolution two before it: nobody else may run it
+            if plans[i].packs and whole and not run.records and layer.fuses and not taken:
                 _fuse(layers, i, plans)
             if plans[i].packs and not run.streams and not run.records:
                 k = _reader(layers, i + 1, plans, run)

@@ -1,6 +1,7 @@
 """Mistakes that were found by use, each with its smallest case."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -105,3 +106,24 @@ def test_long_sums_of_the_weight_gradient_stay_accurate_in_float32():
     reference = backends.load("reference")
     reference.conv2d_backward(dy.astype(float), x.astype(float), exact, 1, 0, exact, None, False)
     assert np.linalg.norm(dweight - exact) <= 1e-6 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("ending", ["linear", "conv"])
+def test_neuron_between_two_pools_runs_once(ending):
+    """The convolution before the first pool runs the neuron too; the second pool was then left out, since the neuron was given
+    out twice. With a convolution of stride 4 behind it the shapes fit all the same, and the numbers were wrong."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.random((3, 1, 16, 16)) * 16).astype(np.float32) / 16
+    lif = functools.partial(sf.Leaky, beta=0.5, threshold=0.25)
+    x = x if ending == "linear" else x[..., :14, :14].copy()
+    spikes = {}
+    for name, options in {"rules": {}, "plain": {"events": False}, "reference": {"backend": "reference"}}.items():
+        front = [sf.Conv2d(1, 4, 3), lif(), sf.Conv2d(4, 5, 3), sf.MaxPool2d(2), lif(), sf.MaxPool2d(2)]
+        behind = [] if ending == "linear" else [sf.Conv2d(5, 12, 2, stride=4), lif()]
+        rows = [sf.Flatten(), sf.Linear(45 if ending == "linear" else 12, 10), lif()]
+        net = sf.Sequential(*front, *behind, *rows, seed=1, **options)
+        for parameter in net.parameters():
+            parameter.value = np.round(parameter.value * 256) / 64  # dyadic: exact in any order
+        spikes[name] = net.predict(x, 5)
+    assert spikes["reference"].any()
+    assert np.array_equal(spikes["rules"], spikes["reference"]) and np.array_equal(spikes["plain"], spikes["reference"])
