@@ -208,25 +208,31 @@ class LayerAlone:
         """spikes (T, B, H, W, C), numbers."""
         import spikeflow as sf
         from spikeflow import backends
-        from spikeflow.layers.base import Plan
-        from spikeflow.pipeline import Run, block_size
+        from spikeflow.engine.forms import BITS
+        from spikeflow.engine.host import block_size
+        from spikeflow.engine.rules.conv_pool import ConvPool
+        from spikeflow.engine.steps import Kind, Plain
+        from spikeflow.layers.base import Run
 
         self.ops, self.run, self.events = backends.load("cpu"), Run(len(spikes)), events
-        self.layers = sf.Conv2d(CHANNELS, OUTPUTS, KERNEL), sf.MaxPool2d(POOL)
-        for name, layer in enumerate(self.layers):
+        layers = sf.Conv2d(CHANNELS, OUTPUTS, KERNEL), sf.MaxPool2d(POOL)
+        shapes = [(CHANNELS, SIDE, SIDE)]
+        for name, layer in enumerate(layers):
             layer.initialize(str(name), np.dtype(np.float32), seed=0)
-        shapes = (CHANNELS, SIDE, SIDE), (OUTPUTS, SIDE - KERNEL + 1, SIDE - KERNEL + 1)
-        plans = [Plan(shape, np.dtype(np.float32)) for shape in shapes]
+            shapes.append(layer.output_shape(shapes[-1]))
+        kind = Kind("cpu", shapes[0], np.dtype(np.float32), static=False, binary=events)
         if events:
-            plans[0].pool, plans[1].routes = (POOL, POOL), True
-        self.prepared = [layer.prepare(self.ops, plan) for layer, plan in zip(self.layers, plans, strict=True)]
+            self.steps = [ConvPool(layers, shapes, kind, self.ops, BITS)]
+        else:
+            self.steps = [Plain((layer,), shapes[k : k + 2], kind) for k, layer in enumerate(layers)]
+        self.packed = [step.pack(self.ops, None) for step in self.steps]
         size = block_size(spikes.shape[1])
         blocks = [np.ascontiguousarray(spikes[:, lo : lo + size]) for lo in range(0, spikes.shape[1], size)]
         self.blocks = [words(block) for block in blocks] if events else blocks
         side = (SIDE - KERNEL + 1) // POOL
         shape = len(spikes), size, side, side, OUTPUTS
         self.gradient = np.random.default_rng(0).standard_normal(shape, np.float32)
-        self.grads = {key: np.zeros_like(parameter.value) for key, parameter in self.layers[0].params.items()}
+        self.grads = self.steps[0].gradients()
 
     def seconds(self) -> dict[str, float]:
         """Take all blocks forward and back -> the seconds that each direction took."""
@@ -245,20 +251,20 @@ class LayerAlone:
         return totals
 
     def forward(self, x) -> list:
-        """-> what each layer keeps."""
+        """-> what each step keeps."""
         from spikeflow.ops.events import SpikeWords
 
         # Made anew for each block, as in the network: what a SpikeWords works out about its words lives no longer.
         x, kept = SpikeWords(x, self.run.num_steps) if self.events else x, []
-        for layer, prepared in zip(self.layers, self.prepared, strict=True):
-            x, keep = layer.forward(self.ops, prepared, x, self.run)
+        for step, packed in zip(self.steps, self.packed, strict=True):
+            x, keep = step.forward(self.ops, packed, x, self.run)
             kept.append(keep)
         return kept
 
     def backward(self, dy, kept) -> None:
         """All gradients, the input's too."""
-        for layer, prepared, keep in reversed(list(zip(self.layers, self.prepared, kept, strict=True))):
-            dy = layer.backward(self.ops, prepared, dy, keep, self.grads, True)
+        for step, packed, keep in reversed(list(zip(self.steps, self.packed, kept, strict=True))):
+            dy = step.backward(self.ops, packed, dy, keep, self.grads, True)
 
 
 def random_spikes(density: float, T: int, B: int) -> np.ndarray:

@@ -9,8 +9,8 @@ On one thread, so that the stages add up to the step. Clocks are put around meth
 step without them takes turns with it and shows what they cost. A step takes a batch from the data loader, always the same,
 clears the gradients, runs forward, the loss and backward, and lets Adam change the weights, which are restored before the next.
 
-First table: medians over the rounds, layers first, and indented below each what it calls of its backend. Their milliseconds are
-part of the layer's. The rest is Python between the stages.
+First table: medians over the rounds, the steps of the engine's program first, and indented below each what it calls of its
+backend. Their milliseconds are part of the step's. The rest is Python between the stages.
 
 Second table: multiply-accumulates of one step. "As written" counts every product of the equations. "Remaining" leaves out those
 with a silent neuron, by the spikes of this very batch, and in the input gradient through a max-pool those with a position that
@@ -156,14 +156,16 @@ class Probe:
     def attach(self, candidate) -> None:
         """Put clocks around the stages of this candidate's step, as attributes of its objects; classes stay as they are."""
         net = candidate.net
-        net._ops = SimpleNamespace(**{name: self.wrap(name, op) for name, op in vars(net._ops).items()})
-        for layer in net.layers:
-            layer.forward = self.wrap(f"{layer.name} forward", layer.forward)
-            layer.backward = self.wrap(f"{layer.name} backward", layer.backward)
-        make_call = self.wrap(BEFORE, net._call)
+        table = {name: self.wrap(name, op) if callable(op) else op for name, op in vars(net._ops).items()}
+        net._ops = SimpleNamespace(**table)
+        make_call, watched = self.wrap(BEFORE, net._call), set()
 
         def watched_call(*arguments, **options):
             call = make_call(*arguments, **options)
+            for step in call.steps if id(call.program) not in watched else ():
+                step.forward = self.wrap(f"{step.name} forward", step.forward)
+                step.backward = self.wrap(f"{step.name} backward", step.backward)
+            watched.add(id(call.program))
             call.forward_block = self.wrap("forward", call.forward_block)
             call.backward_block = self.wrap("backward", call.backward_block)
             return call
@@ -315,11 +317,12 @@ def pool_area(after) -> int:
 def stage_table(net, stages: Stages, step: float) -> str:
     """-> the first table."""
     rows = []
+    parts = steps_of(net)
     for direction in BLOCKS:
-        for layer in net.layers if direction == "forward" else reversed(net.layers):
-            described = describe(layer) if direction == "forward" else type(layer).__name__
-            rows += stage_rows(stages, (direction, f"{layer.name} {direction}"), f"{layer.name} {described} {direction}", step)
-        rows += stage_rows(stages, (direction, "between"), f"{direction}: Python between the layers", step)
+        for part in parts if direction == "forward" else reversed(parts):
+            described = ", ".join(describe(layer) if direction == "forward" else type(layer).__name__ for layer in part.layers)
+            rows += stage_rows(stages, (direction, f"{part.name} {direction}"), f"{part.name} {described} {direction}", step)
+        rows += stage_rows(stages, (direction, "between"), f"{direction}: Python between the steps", step)
     for name in (BEFORE, *OUTER):
         rows += stage_rows(stages, (name,), name, step)
     rows += stage_rows(stages, ("rest",), "rest (Python between the stages)", step)
@@ -343,22 +346,26 @@ def describe(layer) -> str:
     return repr(layer) if len(repr(layer)) <= 24 else type(layer).__name__
 
 
+def steps_of(net) -> list:
+    """-> the steps of the program of a training step, conversions aside."""
+    (program,) = (program for _, program in net._programs.values() if program.kind.training)
+    return [step for step in program.steps if step.layers]
+
+
 def layer_rows(net, works: list[Work], stages: Stages, peak: float) -> list[dict]:
-    """-> forward and backward of every layer with weights: work, floor and time, and the parts of which it consists."""
+    """-> forward and backward of every step with weights: work, floor and time, and the parts of which it consists."""
     rows = []
     for direction in BLOCKS:
-        for before, layer in zip((None, *net.layers), net.layers, strict=False):
-            parts = [work for work in works if work.layer == layer.name and (work.part == "forward") == (direction == "forward")]
+        for step in steps_of(net):
+            names = {layer.name for layer in step.layers}
+            parts = [work for work in works if work.layer in names and (work.part == "forward") == (direction == "forward")]
             if not parts:
                 continue
             remaining = sum(work.remaining for work in parts)
-            row = {"layer": f"{layer.name} {type(layer).__name__} {direction}", "remaining": remaining}
+            layers = ", ".join(type(layer).__name__ for layer in step.layers)
+            row = {"layer": f"{step.name} {layers} {direction}", "remaining": remaining}
             row |= {"written": sum(work.written for work in parts), "floor_s": 2 * remaining / peak}
-            row["seconds"] = stages[direction, f"{layer.name} {direction}"].seconds
-            fused = before and stages.get((direction, f"{before.name} {direction}", "conv2d_leaky_backward"))
-            if fused:
-                row["layer"] += f", with that of {before.name}"
-                row["seconds"] += fused.seconds
+            row["seconds"] = stages[direction, f"{step.name} {direction}"].seconds
             rows.append(row | {"parts": [asdict(work) for work in parts]})
     return rows
 

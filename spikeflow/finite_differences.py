@@ -33,11 +33,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import backends, random
+from .engine.executor import channel_last
+from .engine.host import HostCall
+from .engine.steps import membrane_of
 from .layers import Neuron
-from .layers.base import Plan
 from .losses import Loss
 from .network import Sequential
-from .pipeline import Call, channel_last, membrane_of
 
 __all__ = ["Report", "Row", "gradcheck"]
 
@@ -127,7 +128,9 @@ def gradcheck(
     twin = Sequential(*(layer.unused_copy() for layer in net.layers), backend=backend, dtype=np.float64)
     twin.load_state_dict({name: value.astype(np.float64) for name, value in net.state_dict().items()})
     for layer in twin.layers:
-        for key in set(layer.params) & {"alpha", "beta"}:  # the clamp is flat outside [0, 1]: no difference may step over an end
+        for key in set(layer.params) & set(
+            getattr(layer, "decays", ())
+        ):  # the clamp is flat outside [0, 1]: no difference may step over an end
             layer.params[key].value = np.clip(layer.params[key].value, 1e-3, 1 - 1e-3)
         if isinstance(layer, Neuron) and layer.model.fires:
             layer.spike_grad.require_primitive()
@@ -145,7 +148,7 @@ def gradcheck(
     for position, layer in enumerate(twin.layers):
         for parameter in (parameter for parameter in layer.params.values() if parameter.trainable):
             rows.append((parameter.name, parameter.value, parameter.grad, position))
-    gradient = channel_last(dimages[None] if call.static else dimages)
+    gradient = channel_last(dimages[None] if call.program.kind.static else dimages)
     rows.append(("input", call.x, gradient, 0))  # the array that the reference reads, changed in place
     compare = _Comparison(numeric, loss, entries, directions, h, tolerance, seed)
     return Report([compare(*row) for row in rows], loss, scales)
@@ -154,32 +157,29 @@ def gradcheck(
 class _Reference:
     """The twin's loss as a function of its parameters, by the NumPy reference with the discrete choices held fixed."""
 
-    def __init__(self, twin: Sequential, call: Call, loss_fn, labels):
+    def __init__(self, twin: Sequential, call: HostCall, loss_fn, labels):
         self.twin, self.call, self.loss_fn, self.labels = twin, call, loss_fn, labels
         self.ops = backends.load("reference")
         self.runs = [
-            replace(
-                call.run,
-                first=block.start,
-                choices={layer.name: layer.choices(k) for layer, k in zip(twin.layers, kept, strict=True)},
-            )  # fmt: skip
+            replace(call.run, first=block.start, choices=_choices(call, kept))
             for block, kept in zip(call.blocks, call.kept, strict=True)
         ]
-        self.plans = [Plan(shape, twin.dtype) for shape in call.shapes[:-1]]
+        self.shapes = call.program.shapes
         self.inputs: list[list[np.ndarray]] = []  # of each layer at the base point, by block
         self.loss_from(0, remember=True)
 
     def loss_from(self, position: int, remember: bool = False) -> float:
         """The loss when only layers from ``position`` on have changed."""
-        xs = [self.call.x[:, block] for block in self.call.blocks] if position == 0 else self.inputs[position]
+        call, dtype = self.call, self.twin.dtype
+        xs = [call.x[:, block] for block in call.blocks] if position == 0 else self.inputs[position]
         kept = []
-        for layer, plan in zip(self.twin.layers[position:], self.plans[position:], strict=True):
+        for layer, shape in list(zip(self.twin.layers, self.shapes, strict=False))[position:]:
             if remember:
                 self.inputs.append(xs)
-            prepared = layer.prepare(self.ops, plan)
-            if layer.couples(self.runs[0]):
-                ys, _ = layer.forward_batch(self.ops, prepared, xs, self.runs[0])
-                xs = [y.array(self.ops) for y in ys]
+            prepared = layer.prepare(self.ops, shape, dtype)
+            if layer.couples(call.run):
+                y, _ = layer.forward(self.ops, prepared, np.concatenate(xs, axis=1), call.run)
+                xs = [y[:, block] for block in call.blocks]
             else:
                 xs, kept = zip(
                     *(layer.forward(self.ops, prepared, x, run) for x, run in zip(xs, self.runs, strict=True)), strict=True
@@ -189,6 +189,13 @@ class _Reference:
         if spikes.ndim == 5:
             spikes, membrane = np.moveaxis(spikes, -1, 2), np.moveaxis(membrane, -1, 2)
         return _evaluate(self.loss_fn, spikes, membrane, self.labels)[0]
+
+
+def _choices(call: HostCall, kept: list) -> dict[str, dict[str, np.ndarray]]:
+    """-> the discrete choices of one block's forward pass, by layer."""
+    parts = [step.kept_by_layer(keep) for step, keep in zip(call.steps, kept, strict=True)]
+    pairs = (pair for step, part in zip(call.steps, parts, strict=True) for pair in zip(step.layers, part, strict=False))
+    return {layer.name: layer.choices(keep) for layer, keep in pairs}
 
 
 @dataclass(frozen=True)
@@ -266,13 +273,14 @@ def _evaluate(loss_fn, spikes, membrane, labels) -> tuple[float, np.ndarray | No
 def _reach_threshold(twin: Sequential, images, num_steps) -> dict[str, float]:
     """Scale the weights in front of each neuron layer, first layer first, until its largest membranes pass the threshold."""
     scales, before = {}, []
-    for position, layer in enumerate(twin.layers):
+    for layer in twin.layers:
         if not isinstance(layer, Neuron):
             before += [layer.params[key] for key in ("weight", "bias") if key in layer.params]
             continue
         call = twin._call(images, num_steps, smooth=True, training=twin.training)
         call.forward()
-        membranes = np.concatenate([kept[position].membrane.reshape(-1) for kept in call.kept])
+        at = next(k for k, step in enumerate(call.steps) if layer in step.layers)
+        membranes = np.concatenate([call.steps[at].neuron_kept(kept[at]).membrane.reshape(-1) for kept in call.kept])
         reached = float(np.quantile(membranes, 0.95))
         threshold = float(layer.current("threshold").mean())
         if before and 0 < reached < threshold:

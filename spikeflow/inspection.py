@@ -11,43 +11,37 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from . import parallel
+from .engine.forms import dense
+from .engine.host import HostCall, joined
+from .engine.steps import membrane_of
 from .layers import Neuron
-from .ops.events import SpikeWords
 from .ops.neurons import reference
-from .pipeline import Call, channel_first, membrane_of
 
-__all__ = ["Health", "LayerHealth", "health", "record"]
+__all__ = ["Health", "LayerHealth", "health", "record_backward"]
 
 
-def record(call: Call, loss_fn=None, targets=None) -> dict[str, dict[str, np.ndarray]]:
-    """-> {layer name: {"spikes", "membrane", and with a loss "dspikes", "dmembrane": (T, B, ...)}}, channel first.
+def record_backward(call: HostCall, loss_fn, targets) -> dict[str, dict[str, np.ndarray]]:
+    """A call without rules -> {layer name: {"spikes", "membrane", "dspikes", "dmembrane": (T, B, ...)}}, channel first.
 
-    ``loss_fn`` and checked ``targets`` (B, ...) of the batch; dL/dmembrane is that of the membrane compared with the threshold.
+    ``targets`` (B, ...) of the batch are checked; dL/dmembrane is that of the membrane compared with the threshold.
     """
     results: list[dict] = [{} for _ in call.blocks]
-    normaliser = None if loss_fn is None else loss_fn.normaliser(targets)
+    normaliser = loss_fn.normaliser(targets)
 
-    def task(i):
-        block, found = call.blocks[i], results[i]
+    def collect(i, block, spikes, kept):
+        found = results[i]
+        given = loss_fn.gradients(spikes, call.last_membrane(kept), targets[block], normaliser)[1:]
+        _record_block(call, kept, given, found)
 
-        def watch(layer, x, keep):
-            if isinstance(layer, Neuron):
-                found[layer.name] = {"spikes": _dense(x, call.dtype), "membrane": membrane_of(keep)}
+    def watch(i, step, y, kept):
+        if (neuron := step.neuron_kept(kept)) is not None:
+            results[i][step.layers[0].name] = {"spikes": y, "membrane": membrane_of(neuron)}
 
-        spikes, kept = call.forward_block(i, watch)
-        if loss_fn is not None:
-            given = loss_fn.gradients(spikes, membrane_of(kept[-1]), targets[block], normaliser)[1:]
-            _record_backward(call, kept, given, found)
-
-    parallel.run(task, len(call.blocks))
-    return {
-        name: {key: channel_first(np.concatenate([found[name][key] for found in results], axis=1)) for key in arrays}
-        for name, arrays in results[0].items()
-    }
+    call.each_block(collect, watch=watch)
+    return joined(results)
 
 
-def _record_backward(call: Call, kept: list, given, found: dict[str, dict[str, np.ndarray]]) -> None:
+def _record_block(call: HostCall, kept: list, given, found: dict[str, dict[str, np.ndarray]]) -> None:
     """Take one block back, from dL/dspikes and dL/dmembrane of the output, and add each neuron's to what was ``found``."""
     steps: list[tuple[np.ndarray | None, np.ndarray]] = []  # of one layer: at once, or step by step from the last one on
 
@@ -58,11 +52,11 @@ def _record_backward(call: Call, kept: list, given, found: dict[str, dict[str, n
 
     ops = SimpleNamespace(**{**vars(call.ops), "neuron_backward": neuron_backward})
     dy, extra = given[0], {"dmembrane": given[1]}
-    for layer, prepared, keep in reversed(list(zip(call.layers, call.prepared, kept, strict=True))):
-        dy = layer.backward(ops, prepared, dy, keep, layer.gradients(ops), True, **extra)
+    for step, packed, keep in reversed(list(zip(call.steps, call.packed, kept, strict=True))):
+        dy = step.backward(ops, packed, dy, keep, step.gradients(), True, **extra)
         extra = {}
-        if isinstance(layer, Neuron):
-            rows = found[layer.name]
+        if step.neuron_kept(keep) is not None:
+            rows = found[step.layers[0].name]
             shape = rows["membrane"].shape
             dspikes = [np.zeros_like(trace) if given is None else given for given, trace in reversed(steps)]
             rows["dspikes"] = np.concatenate(dspikes).reshape(shape)
@@ -109,11 +103,16 @@ class Health:
         return "\n".join(lines)
 
 
-def health(call: Call) -> Health:
+def health(call: HostCall) -> Health:
     """-> the health of the neurons over the call's batch."""
-    parts = parallel.run(lambda i: _block_health(call, i), len(call.blocks))
+
+    def see(step, y, kept):
+        neuron = step.neuron_kept(kept)
+        return {} if neuron is None else {step.layers[0].name: _numbers(step.layers[0], dense(y, call.ops, call.dtype), neuron)}
+
+    parts = call.observe(see)
     rows = []
-    for layer in (layer for layer in call.layers if isinstance(layer, Neuron)):
+    for layer in (layer for step in call.steps for layer in step.layers if isinstance(layer, Neuron)):
         counts, lowest, highest, slopes = zip(*(part[layer.name] for part in parts), strict=True)
         share, chances = sum(counts), call.run.num_steps * call.batch
         silent, saturated = (share == 0).mean(), (share == chances).mean()
@@ -127,27 +126,14 @@ def health(call: Call) -> Health:
     return Health(rows)
 
 
-def _block_health(call: Call, i: int) -> dict[str, tuple]:
-    """-> {layer: (spikes of each neuron, lowest and highest membrane, sum of the surrogate's relative derivative)}."""
-    found = {}
-
-    def watch(layer, x, keep):
-        if not isinstance(layer, Neuron):
-            return
-        counts = (_dense(x, call.dtype) != 0).sum((0, 1))
-        trajectory, m = keep.trajectory, keep.membrane[1:]
-        u = m if trajectory.before is None or not len(trajectory.before) else trajectory.before
-        slopes = 0.0
-        if layer.model.fires:
-            pair, threshold = layer.spike_grad, np.tile(keep.params[0], u.shape[1] // keep.params.shape[1])
-            largest = pair.of_array(pair.derivative, np.linspace(-2, 2, 4001, dtype=u.dtype)).max()
-            slopes = float(pair.of_array(pair.derivative, u - threshold).sum(dtype=np.float64) / largest)
-        found[layer.name] = counts, m.min(), m.max(), slopes
-
-    call.forward_block(i, watch)
-    return found
-
-
-def _dense(x, dtype) -> np.ndarray:
-    """Spikes, as words or numbers -> numbers."""
-    return x.dense(dtype) if isinstance(x, SpikeWords) else x
+def _numbers(layer: Neuron, spikes: np.ndarray, kept) -> tuple:
+    """-> spikes of each neuron, lowest and highest membrane, sum of the surrogate's relative derivative."""
+    counts = (spikes != 0).sum((0, 1))
+    trajectory, m = kept.trajectory, kept.membrane[1:]
+    u = m if trajectory.before is None or not len(trajectory.before) else trajectory.before
+    slopes = 0.0
+    if layer.model.fires:
+        pair, threshold = layer.spike_grad, np.tile(kept.params[0], u.shape[1] // kept.params.shape[1])
+        largest = pair.of_array(pair.derivative, np.linspace(-2, 2, 4001, dtype=u.dtype)).max()
+        slopes = float(pair.of_array(pair.derivative, u - threshold).sum(dtype=np.float64) / largest)
+    return counts, m.min(), m.max(), slopes

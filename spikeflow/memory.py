@@ -1,6 +1,6 @@
 """What a training step keeps in memory, and how small its blocks must be for a budget.
 
-``loss_and_grad`` takes a batch block by block. Without a joint (see ``pipeline.py``) only the blocks that are under way keep
+``loss_and_grad`` takes a batch block by block. Without a joint (see ``engine.host``) only the blocks that are under way keep
 what their backward pass needs, so that smaller blocks keep less; what comes before the last joint is kept of all blocks until the
 last of them has passed it, whatever their size. Partial gradients of the lanes, weight gradients that are put off, and arrays on
 the way come on top.
@@ -30,11 +30,11 @@ from typing import NamedTuple
 import numpy as np
 
 from . import parallel
+from .engine.host import LANES, LEAST, HostCall, block_size
 from .layers import AvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d
 from .layers.normalization import BatchNorm
 from .losses import Loss
 from .ops.simd import scratch_size
-from .pipeline import LANES, LEAST, Call, block_size
 
 __all__ = [
     "LayerMemory",
@@ -262,11 +262,12 @@ def _measured(net, request: Request, size: int, bounded: bool):
     scratch = more[1] * (2 if bounded else 1)  # a whole batch's arrays may not fit into the same chunks; a bound must hold
     kept, call = _kept(net, request, size)
     last = call.joints[-1] if call.joints else -1
+    waits = {layer.name: k <= last for k, step in enumerate(call.steps) for layer in step.layers}
     layers = [
-        LayerMemory(layer.name, type(layer).__name__, round(request.batch_size * kept[k]), k <= last)
-        for k, layer in enumerate(net.layers)
+        LayerMemory(layer.name, type(layer).__name__, round(request.batch_size * kept[layer.name]), waits[layer.name])
+        for layer in net.layers
     ]
-    return layers, [net.layers[k].name for k in call.joints], phases, scratch
+    return layers, [call.steps[k].layers[-1].name for k in call.joints], phases, scratch
 
 
 def _traced(net, request: Request, batch: int, size: int, bounded: bool) -> tuple[list[Phase], int]:
@@ -401,24 +402,26 @@ def _on_fresh_thread(task):
 # ------------------------------------------------------------------------------------------------ what layers keep
 
 
-def _kept(net, request: Request, size: int) -> tuple[list[float], Call]:
+def _kept(net, request: Request, size: int) -> tuple[dict[str, float], HostCall]:
     """-> bytes that each layer keeps of a sample, in blocks of ``size``, and a call with such blocks.
 
     An array that several layers keep counts for the first of them.
     """
     (two, _), (three, call) = (_kept_of(net, request, n * size, size) for n in (2, 3))
-    return [(b - a) / size for a, b in zip(two, three, strict=True)], call
+    return {name: (three[name] - two[name]) / size for name in two}, call
 
 
-def _kept_of(net, request: Request, batch: int, size: int) -> tuple[list[int], Call]:
+def _kept_of(net, request: Request, batch: int, size: int) -> tuple[dict[str, int], HostCall]:
     x, num_steps = _samples(net, request, batch)
     call = net._call(x, num_steps, amp=net.amp, size=size, training=request.training)
     call.enter()
     kept = [call.forward_block(i)[1] for i in range(len(call.blocks))]
-    found, seen = [], set()
-    _count([call.prepared, [(p.value, p.grad) for layer in net.layers for p in layer.params.values()]], seen)
-    for k in range(len(net.layers)):
-        found.append(_count([call.joint_kept.get(k), *(block[k] for block in kept)], seen))
+    found, seen = {}, set()
+    _count([call.packed, [(p.value, p.grad) for layer in net.layers for p in layer.params.values()]], seen)
+    for k, step in enumerate(call.steps):
+        parts = [[call.joint_kept[k]]] if step.joint else [step.kept_by_layer(block[k]) for block in kept]
+        for place, layer in enumerate(step.layers):
+            found[layer.name] = _count([part[place] for part in parts if place < len(part)], seen)
     return found, call
 
 

@@ -1,4 +1,4 @@
-"""Sequential: a network and its public methods; how a batch runs through it is in ``pipeline.py``."""
+"""Sequential: a network and its public methods. They check their arguments; how a batch runs is up to ``spikeflow.engine``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ import numpy as np
 
 from . import backends, inspection, memory, parallel, random
 from . import summary as summaries
+from .engine import check
+from .engine.executor import Executor, channel_last
+from .engine.host import HostCall, block_size
+from .engine.lower import Program, lower
+from .engine.steps import Kind
 from .layers import Layer, Neuron, Parameter, check_chain, from_config
-from .layers.base import positive_int, zero_grads
+from .layers.base import Run, positive_int, zero_grads
 from .losses import Loss
 from .ops.finite import all_finite
-from .ops.simd import Arena, scratch
-from .pipeline import Call, Run, block_size, channel_first, channel_last, membrane_of
+from .ops.simd import Arena
 
 if TYPE_CHECKING:
-    from .device import DeviceCall, Store
+    from .engine.device import Store
 
 __all__ = ["Sequential"]
 
@@ -37,7 +41,8 @@ class Sequential:
         ``record(backward=True)`` run on the processor, with the same parameters.
     dtype : numpy.float32 or numpy.float64
     events : bool
-        False computes with the zeros of spikes and pooled gradients too: an oracle, and a baseline for benchmarks.
+        False runs each layer as it is written, without the engine's rules, and so computes with the zeros of spikes and pooled
+        gradients too: an oracle, and a baseline for benchmarks.
     amp : bool
         Of what the neurons and batch normalisations keep for the backward pass, keep float32 in two bytes a number (the
         processor computes in float32 all the same). Outputs and losses do not change, and no spike does: those that the backward
@@ -83,7 +88,8 @@ class Sequential:
         for position, layer in enumerate(layers):
             layer.initialize(str(position), self.dtype, self.seed)
         self._store = self._move() if self._ops.device else None
-        self._last: Call | DeviceCall | None = None
+        self._last: Executor | None = None
+        self._programs: dict[Kind, tuple[tuple, Program]] = {}  # with the layers and their versions when they were made
         self._arenas: list[Arena] = []
         self._plans: dict[tuple, memory.MemoryPlan] = {}  # by request, budget and size of blocks
         self._shown: tuple | None = None  # of the latest input: the shape of a sample; its dtype, or None for images
@@ -99,7 +105,7 @@ class Sequential:
 
     def _move(self) -> Store:
         """Move the parameters to the device."""
-        from .device import Store
+        from .engine.device import Store
         from .ops import gpu
 
         self._device_arenas = {use: gpu.Arena() for use in ("forward", "step", "other")}
@@ -272,8 +278,6 @@ class Sequential:
         spikes : (T, B, ...)
         """
         truncate = None if truncate is None else positive_int("truncate", truncate)
-        if self._ops.device and isinstance(loss_fn, Loss):
-            return self._device_step(images, labels, loss_fn, num_steps, truncate)
         size, threads = self._bounds(images, num_steps)
         saves = self.amp or self.max_bytes is not None  # memory that is kept saves none
         arenas = self._arenas if isinstance(loss_fn, Loss) and not saves else None
@@ -289,32 +293,12 @@ class Sequential:
             call.backward(dspikes, dmembrane, False)
             return float(loss), spikes
         labels = self._checked_labels(call, labels, loss_fn)
-        normaliser = loss_fn.normaliser(labels)
-        outputs, losses = call.outputs(), [0.0] * len(call.blocks)
-
-        def block_loss_and_grad(i, grads):
-            block = call.blocks[i]
-            with call.memory(i):
-                spikes, kept = call.forward_block(i)
-                outputs[:, block] = spikes
-                losses[i], *given = loss_fn.gradients(spikes, membrane_of(kept[-1]), labels[block], normaliser)
-                given = [None if gradient is None else np.asarray(gradient, self.dtype) for gradient in given]
-                call.backward_block(i, kept, *given, grads, False)
-
-        call.enter()
-        call.over_lanes(block_loss_and_grad)
-        call.leave(False)
-        return sum(losses), channel_first(outputs)
+        return call.step(loss_fn, labels, loss_fn.normaliser(labels))
 
     def _checked_labels(self, call, labels, loss_fn) -> np.ndarray:
         if loss_fn.inputs != "membrane" and not self.layers[-1].model.fires:
             raise ValueError(f"{loss_fn!r} reads spikes, but the last layer ({self.layers[-1]!r}) never fires")
-        return loss_fn.check(labels, call.run.num_steps, call.batch, call.shapes[-1])
-
-    def _device_step(self, images, labels, loss_fn, num_steps, truncate) -> tuple[float, np.ndarray]:
-        call = self._call(images, num_steps, use="step", truncate=truncate, **self._mode())
-        labels = self._checked_labels(call, labels, loss_fn)
-        return call.step(loss_fn, labels, loss_fn.normaliser(labels))
+        return loss_fn.check(labels, call.run.num_steps, call.batch, call.program.shapes[-1])
 
     def stream(
         self, part: np.ndarray, state: dict[str, np.ndarray] | None = None, num_steps: int | None = None
@@ -341,31 +325,13 @@ class Sequential:
             A state of another network or of another number of samples.
         """
         call = self._call(part, num_steps, streams=True)
-        old = self._checked_state(call, state)
-        if self._ops.device:
-            spikes, membrane = call.stream(old)
-            return spikes, membrane, {name: channel_first(array) for name, array in old.items()}
-        new = {name: np.empty_like(array) for name, array in old.items()}
-        spikes, membrane = call.outputs(), call.outputs()
+        return call.stream(self._checked_state(call, state))
 
-        def task(i):
-            block = call.blocks[i]
-            states = {name: np.array(array[:, block], order="C") for name, array in old.items()}
-            flat = {name: array.reshape(len(array), -1) for name, array in states.items()}
-            with scratch():
-                spikes[:, block], kept = call.forward_block(i, states=flat)
-                membrane[:, block] = membrane_of(kept[-1])
-            for name, array in states.items():
-                new[name][:, block] = array
-
-        parallel.run(task, len(call.blocks))
-        return channel_first(spikes), channel_first(membrane), {name: channel_first(array) for name, array in new.items()}
-
-    def _checked_state(self, call: Call, state) -> dict[str, np.ndarray]:
+    def _checked_state(self, call: Executor, state) -> dict[str, np.ndarray]:
         """-> the states of all neurons (S, B, ...), channel last, the initial ones for None; ValueError if they do not fit."""
         expected = {
             layer.name: (layer.state_rows, call.batch, *shape)
-            for layer, shape in zip(self.layers, call.shapes, strict=False)
+            for layer, shape in zip(self.layers, call.program.shapes, strict=False)
             if isinstance(layer, Neuron)
         }
         if state is None:
@@ -400,7 +366,7 @@ class Sequential:
         parts = []
         for lo in range(0, images.shape[axis], batch_size):
             part = images[lo : lo + batch_size] if axis == 0 else images[:, lo : lo + batch_size]
-            spikes = self._predict(part, num_steps)
+            spikes = self._call(part, num_steps).predict()
             parts.append(spikes.sum(0) if counts else spikes)
         return np.concatenate(parts, axis=0 if counts else 1)
 
@@ -430,15 +396,14 @@ class Sequential:
             ``backward`` without labels and loss.
         """
         if not backward:
-            call = self._call(images, num_steps, records=True)
-            return call.record() if self._ops.device else inspection.record(call)
+            return self._call(images, num_steps, records=True).record()
         if self._ops.device:
             return self._host_twin().record(images, num_steps, backward, labels, loss_fn)
         if not isinstance(loss_fn, Loss):
             raise ValueError(f"backward=True needs a loss of spikeflow.losses as loss_fn, got {loss_fn!r}")
         call = self._call(images, num_steps, plain=True, records=True)
-        targets = loss_fn.check(labels, call.run.num_steps, call.batch, call.shapes[-1])
-        return inspection.record(call, loss_fn, targets)
+        targets = loss_fn.check(labels, call.run.num_steps, call.batch, call.program.shapes[-1])
+        return inspection.record_backward(call, loss_fn, targets)
 
     def health(self, images: np.ndarray, num_steps: int | None = None) -> inspection.Health:
         """How the neurons are doing: who never fires, who always does, and how much of the gradient passes.
@@ -474,6 +439,38 @@ class Sequential:
             input_shape = memory.smallest_input(self.layers) if self._shown is None else self._shown[0]
         net = self._host_twin() if self._ops.device else self
         return summaries.summarize(net, input_shape, positive_int("num_steps", num_steps), batch_size, images)
+
+    def program(self, images, num_steps: int | None = None, training: bool | None = None) -> Program:
+        """What runs in place of the layers, for inputs like these: the engine's steps and what travels between them.
+
+        Parameters
+        ----------
+        images, num_steps
+            As for ``forward``; only their shape and type count.
+        training : bool, optional
+            As ``loss_and_grad`` in training would run; by default in the network's mode.
+
+        Returns
+        -------
+        Program
+            Prints as a table: which layers each step covers, which rule made it, in which form numbers come and go, and what
+            waits for the backward pass.
+
+        Examples
+        --------
+        >>> import numpy as np, spikeflow as sf
+        >>> net = sf.Sequential(sf.Linear(4, 3), sf.Leaky(beta=0.5))
+        >>> print(net.program(np.ones((2, 4), np.float32), num_steps=5))
+        cpu: images shown at every step, 4, float32, training
+        enters as numbers
+        step  layers  made by  takes -> gives      keeps
+        0     Linear  plain    numbers -> numbers  input
+        1     Leaky   plain    numbers -> numbers  membrane
+        """
+        x = self._check_images(images, num_steps is not None)
+        steps = x.shape[0] if num_steps is None else positive_int("num_steps", num_steps)
+        run = Run(steps, training=self.training if training is None else bool(training))
+        return self._lowered(x, num_steps is not None, run, self.amp, self.events)
 
     # ---------------------------------------------------------------------------------------------- memory
 
@@ -539,7 +536,7 @@ class Sequential:
 
     def _bounds(self, images, num_steps) -> tuple[int | None, int | None]:
         """-> samples of a block and threads at most, of a batch; None where there is no bound."""
-        if self.max_bytes is None:
+        if self.max_bytes is None or self._ops.device:
             return self.block_size, None
         x = self._check_images(images, static=num_steps is not None)
         static = len(x), num_steps, x.shape[1:], None
@@ -591,30 +588,42 @@ class Sequential:
     def _call(
         self, images, num_steps, plain: bool = False, arenas: list[Arena] | None = None, amp: bool = False,
         size: int | None = None, use: str = "other", **options,
-    ) -> Call | DeviceCall:  # fmt: skip
-        """Check the arguments of a public call and work out what its blocks share; ``options`` of its ``Run``.
+    ) -> Executor:  # fmt: skip
+        """Check the arguments of a public call -> its executor; ``options`` of its ``Run``.
 
-        ``plain``: no spikes as bits, and nothing fused. ``arenas``: where what is kept may live until the next call. ``amp``:
-        keep it in half precision. ``size``: samples of a block. ``use``: of the device's arenas.
+        ``plain``: no rules. ``arenas``: where what is kept may live until the next call. ``amp``: keep it in half precision.
+        ``size``: samples of a block. ``use``: of the device's arenas.
         """
         static = num_steps is not None
         x = self._check_images(images, static)
-        num_steps = positive_int("num_steps", num_steps) if static else x.shape[0]
-        shapes = [x.shape[1 if static else 2 :]]
-        for layer in self.layers:
-            shapes.append(layer.output_shape(shapes[-1]))
+        run = Run(positive_int("num_steps", num_steps) if static else x.shape[0], **options)
+        program = self._lowered(x, static, run, amp, self.events and not plain)
         for parameter in self._all_parameters() if self._store is None else ():  # on the device it would mean to wait
             if not all_finite(parameter.value):
                 raise ValueError(f"parameter {parameter.name} holds NaN or infinity")
-        self._shown = shapes[0], None if static else x.dtype
+        self._shown = program.kind.shape, None if static else x.dtype
         # A copy: the caller may change the images before backward reads them.
         x = np.array(channel_last(x[None] if static else x), order="C")
-        run, events = Run(num_steps, **options), self.events and not plain
         if self._ops.device:
-            from .device import DeviceCall
+            from .engine.device import DeviceCall
 
-            return DeviceCall(self.layers, self._ops, x, static, run, events, shapes, self._device_arenas[use])
-        return Call(self.layers, self._ops, self.dtype, x, static, run, events, shapes, amp, arenas, size or self.block_size)
+            return DeviceCall(program, self._ops, x, run, self._device_arenas[use])
+        return HostCall(program, self._ops, x, run, arenas, size or self.block_size)
+
+    def _lowered(self, x: np.ndarray, static: bool, run: Run, amp: bool, events: bool) -> Program:
+        """-> the program for inputs like x: the one that was made before, unless layers or options have changed since."""
+        kind = Kind(
+            self.backend, x.shape[1 if static else 2 :], self.dtype, static, x.dtype == bool and not static, run.training,
+            run.smooth, run.truncate is not None, run.streams, run.records, amp, events, check.wanted(),
+        )  # fmt: skip
+        version = tuple((layer, layer.version) for layer in self.layers)
+        known = self._programs.get(kind)
+        if known is None or known[0] != version:
+            shapes = [kind.shape]
+            for layer in self.layers:
+                shapes.append(layer.output_shape(shapes[-1]))
+            known = self._programs[kind] = version, lower(self.layers, shapes, kind, self._ops)
+        return known[1]
 
     def _check_images(self, images, static: bool) -> np.ndarray:
         images = np.asarray(images)
@@ -637,22 +646,6 @@ class Sequential:
         if not np.isfinite(images).all():
             raise ValueError("images hold NaN or infinity")
         return images
-
-    # ---------------------------------------------------------------------------------------------- one block
-
-    def _predict(self, images, num_steps) -> np.ndarray:
-        call = self._call(images, num_steps)
-        if self._ops.device:
-            return call.predict()
-        outputs = call.outputs()
-        call.enter(forgets=True)
-
-        def task(i):
-            with scratch():
-                outputs[:, call.blocks[i]] = call.forward_block(i)[0]
-
-        parallel.run(task, len(call.blocks))
-        return channel_first(outputs)
 
 
 def _real(name: str, value) -> np.ndarray:

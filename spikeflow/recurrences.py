@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from .layers import Neuron
-from .layers.base import Plan
 from .ops.neurons.model import COMMON, Model
 from .ops.neurons.reference import neuron_backward, neuron_forward
 
@@ -133,7 +132,7 @@ def _params(layer: Neuron, neuron: int) -> np.ndarray:
     """-> (P, 1), the numbers of one neuron."""
     shapes = [np.shape(layer.current(name)) for name in layer.number_names()]
     shape = np.broadcast_shapes(*shapes)
-    prepared = Neuron.prepare(layer, None, Plan(shape or (1,), np.dtype(np.float64)))
+    prepared = Neuron.prepare(layer, None, shape or (1,), np.dtype(np.float64))
     if not 0 <= neuron < prepared.params.shape[1] and neuron != 0:
         raise ValueError(f"neuron must be in [0, {prepared.params.shape[1]}), got {neuron}")
     return prepared.params[:, neuron : neuron + 1]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .layers import Conv2d, Layer, Linear, Neuron
-from .layers.recurrent import Recurrent
+from .engine.forms import dense
+from .layers import Neuron
 from .memory import MemoryPlan, format_bytes
 
 __all__ = ["LayerSummary", "Summary", "summarize"]
@@ -89,12 +89,12 @@ def summarize(net, input_shape, num_steps: int, batch_size: int, images=None) ->
     rows, shape, steps = [], tuple(input_shape), 1
     for position, layer in enumerate(net.layers):
         output = layer.output_shape(shape)
-        macs = steps * _macs(layer, output)
+        macs = steps * layer.macs(output)
         driven = None if densities is None else round(macs * densities[position])
         if isinstance(layer, Neuron):
             steps = num_steps  # what lies before the first neuron runs once
         parameters = sum(parameter.value.size for parameter in layer.params.values() if parameter.trainable)
-        recurrent = num_steps * _recurrent_macs(layer, output)
+        recurrent = num_steps * layer.recurrent_macs(output)
         driven = None if driven is None else driven + round(recurrent * densities[position + 1])
         rows.append(
             LayerSummary(layer.name, type(layer).__name__, output, parameters, kept.get(layer.name, 0), macs + recurrent, driven)
@@ -103,31 +103,15 @@ def summarize(net, input_shape, num_steps: int, batch_size: int, images=None) ->
     return Summary(rows, plan)
 
 
-def _macs(layer: Layer, output: tuple[int, ...]) -> int:
-    """Multiply-adds of one time step of one sample, taps in the padding included."""
-    if isinstance(layer, Conv2d):
-        return int(np.prod(output)) * layer.in_channels * layer.kernel_size**2
-    return layer.in_features * layer.out_features if isinstance(layer, Linear) else 0
-
-
-def _recurrent_macs(layer: Layer, output: tuple[int, ...]) -> int:
-    """The same of a neuron's recurrence through a matrix or a convolution."""
-    if not (isinstance(layer, Recurrent) and layer.all_to_all):
-        return 0
-    fan_in = layer.linear_features or layer.conv2d_channels * layer.kernel_size**2
-    return int(np.prod(output)) * fan_in
-
-
 def _densities(net, images, num_steps) -> list[float]:
     """-> the share of numbers that are not zero: of the input, and of each layer's output."""
     call = net._call(images, num_steps, plain=True, records=True)
-    found: list[list[float]] = [[] for _ in net.layers]
 
-    def watch(layer, y, kept):
-        found[int(layer.name)].append(float(np.count_nonzero(y)) / y.shape[0])
+    def see(step, y, kept):
+        return {layer.name: float(np.count_nonzero(dense(y, call.ops, call.dtype))) / y.shape[0] for layer in step.layers}
 
-    for i in range(len(call.blocks)):
-        call.forward_block(i, watch)
-    sizes = [int(np.prod(shape)) for shape in call.shapes[1:]]
-    outputs = [sum(counts) / (call.batch * size) for counts, size in zip(found, sizes, strict=True)]
+    parts = call.observe(see)
+    sizes = [int(np.prod(shape)) for shape in call.program.shapes[1:]]
+    counts = [sum(part[layer.name] for part in parts) for layer in net.layers]
+    outputs = [count / (call.batch * size) for count, size in zip(counts, sizes, strict=True)]
     return [float(np.count_nonzero(call.x)) / call.x.size, *outputs]

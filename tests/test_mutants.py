@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import spikeflow as sf
-from spikeflow import backends, parallel, pipeline
+from spikeflow import backends, parallel
 
 CONVOLUTIONS, NEURONS = ("0", "3"), ("2", "4", "7")
 
@@ -293,7 +293,7 @@ def test_a_wrong_sum_over_lanes_is_caught(monkeypatch, backend, lanes):
         results = right(task, count)
         return results[lanes] if isinstance(lanes, slice) else [results[lane] for lane in lanes]
 
-    monkeypatch.setattr(pipeline.parallel, "run", run)
+    monkeypatch.setattr(parallel, "run", run)
     report = check(backend)
     assert not report.passed and failed(report) == WEIGHTS, f"\n{report}"
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import spikeflow as sf
-from spikeflow import pipeline, surrogate
+from spikeflow import surrogate
+from spikeflow.engine import host
 
 LIF = {"beta": 0.5, "spike_grad": surrogate.fast_sigmoid(slope=25)}
 LOSSES = [
@@ -472,8 +473,8 @@ def restore_threads():
 
 
 def test_training_gives_the_same_bits_on_any_number_of_threads(restore_threads, monkeypatch):
-    monkeypatch.setattr(pipeline, "MOST", 4)  # small blocks, and
-    monkeypatch.setattr(pipeline, "LANES", 4)  # fewer lanes than blocks, so that they take turns
+    monkeypatch.setattr(host, "MOST", 4)  # small blocks, and
+    monkeypatch.setattr(host, "LANES", 4)  # fewer lanes than blocks, so that they take turns
     results = {}
     for threads in (1, 2, 3, 4, 8):
         sf.set_num_threads(threads)
@@ -501,17 +502,18 @@ def test_weights_depend_on_the_layer_they_belong_to():
 
 
 def test_blocks_are_of_four_to_sixteen_samples():
-    assert [pipeline.block_size(batch) for batch in (1, 9, 10, 31, 32, 128, 1000)] == [4, 4, 5, 15, 16, 16, 16]
+    assert [host.block_size(batch) for batch in (1, 9, 10, 31, 32, 128, 1000)] == [4, 4, 5, 15, 16, 16, 16]
 
 
 def test_a_batch_of_32_and_more_has_blocks_for_two_threads_and_one_of_128_for_eight():
-    assert all(-(-batch // pipeline.block_size(batch)) >= 2 for batch in range(32, 1000))
-    assert all(-(-batch // pipeline.block_size(batch)) >= 8 for batch in range(128, 1000))
+    assert all(-(-batch // host.block_size(batch)) >= 2 for batch in range(32, 1000))
+    assert all(-(-batch // host.block_size(batch)) >= 8 for batch in range(128, 1000))
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 37, 300])
 def test_every_sample_is_in_one_block(batch):
-    call = pipeline.Call((), None, None, np.empty((1, batch, 3)), True, None, True, [])
+    net = sf.Sequential(sf.Linear(3, 2), sf.Leaky(0.5), backend="reference")
+    call = net._call(np.ones((batch, 3), np.float32), 2)
     samples = [b for block in call.blocks for b in range(batch)[block]]
     assert samples == list(range(batch))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import spikeflow as sf
-from spikeflow import pipeline, surrogate
-from spikeflow.layers import spatial
+from spikeflow import surrogate
+from spikeflow.engine import host, weighted
 
 LIF = {"beta": 0.5, "spike_grad": surrogate.fast_sigmoid(slope=25)}
 LOSS = sf.losses.ce_rate_loss()
@@ -46,9 +46,9 @@ def case(request, monkeypatch):
     """-> a network whose weights are wide, and arguments of ``loss_and_grad``."""
     make, shape, wide = NETWORKS[request.param]
     if wide is not None:
-        monkeypatch.setattr(spatial, "WIDE", wide)
-    monkeypatch.setattr(pipeline, "MOST", 4)  # small blocks, and
-    monkeypatch.setattr(pipeline, "LANES", 4)  # fewer lanes than blocks, so that they take turns
+        monkeypatch.setattr(weighted, "WIDE", wide)
+    monkeypatch.setattr(host, "MOST", 4)  # small blocks, and
+    monkeypatch.setattr(host, "LANES", 4)  # fewer lanes than blocks, so that they take turns
     net = sf.Sequential(*make())
     for parameter in net.parameters():
         parameter.value *= 3
@@ -60,13 +60,13 @@ def case(request, monkeypatch):
 def deferred(monkeypatch):
     """The names of the parameters whose gradient was put off."""
     names = []
-    for layer in (spatial.Conv2d, spatial.Linear):
+    compute = weighted.Weighted.settle
 
-        def watched(self, ops, prepared, key, parts, compute=layer.deferred_gradient):
-            names.append(f"{self.name}.{key}")
-            return compute(self, ops, prepared, key, parts)
+    def watched(self, ops, packed, key, parts):
+        names.append(f"{self.layer.name}.{key}")
+        return compute(self, ops, packed, key, parts)
 
-        monkeypatch.setattr(layer, "deferred_gradient", watched)
+    monkeypatch.setattr(weighted.Weighted, "settle", watched)
     return names
 
 
@@ -95,9 +95,10 @@ def test_gradients_of_wide_weights_are_the_ordinary_ones(case, deferred, monkeyp
         options["num_steps"] = None
         images = images * np.random.default_rng(1).uniform(0, 1, (STEPS, *images.shape)).astype(np.float32)
     wide = gradients(net, images, labels, **options)
-    weights = [p.name for p in net.parameters() if p.name.endswith("weight") and p.value.nbytes > spatial.WIDE]
+    weights = [p.name for p in net.parameters() if p.name.endswith("weight") and p.value.nbytes > weighted.WIDE]
     assert deferred == weights != []
-    monkeypatch.setattr(spatial, "WIDE", NONE)
+    monkeypatch.setattr(weighted, "WIDE", NONE)
+    net._programs.clear()
     ordinary = gradients(net, images, labels, **options)
     assert deferred == weights
     assert_close(wide, ordinary)
@@ -136,7 +137,7 @@ def test_a_whole_batch_at_once_gives_the_bits_of_its_blocks(case):
 
 
 def whole(**options):
-    """A network with a weight so large that all blocks wait for it (``spatial.WHOLE``)."""
+    """A network with a weight so large that all blocks wait for it (``large_linear.LARGE``)."""
     neuron = {"beta": 0.8, "spike_grad": sf.surrogate.atan(2)}
     return sf.Sequential(
         sf.Linear(6, 1500), sf.Leaky(threshold=0.3, **neuron), sf.Linear(1500, 1500), sf.Leaky(threshold=0.1, **neuron),
@@ -147,7 +148,7 @@ def whole(**options):
 def test_a_weight_that_takes_the_whole_batch_changes_no_spike_and_hardly_a_gradient():
     images, labels = np.random.default_rng(0).random((20, 6)).astype(np.float32), np.arange(20) % 5
     fast, plain = whole(), whole(events=False)
-    assert fast.layers[2].is_whole(fast._ops)
+    assert "large_linear" in {step.rule for step in fast.program(images, 3).steps}
     loss = sf.losses.ce_rate_loss()
     value, spikes = fast.loss_and_grad(images, labels, loss, num_steps=3)
     expected, outputs = plain.loss_and_grad(images, labels, loss, num_steps=3)

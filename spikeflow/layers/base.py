@@ -1,7 +1,8 @@
-"""What all layers share: parameters, descriptions, and the four methods that the network calls.
+"""What all layers share: parameters, descriptions, shapes, and a plain pass forward and backward.
 
-A layer holds its options and its parameters, nothing else. Whatever a pass through the network needs lives in the arguments:
-``prepare`` returns what is worked out once a call (packed weights), ``forward`` returns what its ``backward`` will need.
+A layer says what it is. It holds its options and its parameters, nothing else; how one call of a network runs it, in blocks,
+fused with its neighbours or on a device, is up to ``spikeflow.engine``. Whatever a pass needs lives in the arguments: ``prepare``
+returns what is worked out once a call (packed weights), ``forward`` returns what its ``backward`` will need.
 
 Inside the engine an activation is ``(T, B, H, W, C)`` or ``(T, B, F)``; T = 1 while the input is static and no neuron has been
 reached. ``output_shape`` speaks the public order ``(C, H, W)``.
@@ -12,14 +13,15 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 __all__ = [
-    "Home", "Layer", "Parameter", "Plan", "check_option_names", "check_options", "nearest", "positive_int", "zero_grads",
+    "Home", "Layer", "Parameter", "Run", "check_option_names", "check_options", "merged", "nearest", "positive_int", "split_like",
+    "zero_grads",
 ]  # fmt: skip
 
 
@@ -113,34 +115,39 @@ class Home:
 
 
 @dataclass
-class Plan:
-    """What a layer may do because of its neighbours; made by network.py for each call, all off where nothing is known."""
+class Run:
+    """One pass through the network, as its layers see it."""
 
-    shape: tuple[int, ...]  # of an input sample: (C, H, W) or (F,)
-    dtype: np.dtype  # of the network
-    image: tuple[int, ...] | None = None  # Linear: the (C, H, W) images that a Flatten before it leaves as they are
-    relabels: bool = False  # Flatten: leave the images as they are, the Linear behind it knows
-    packs: bool = False  # neuron: emit SpikeWords
-    recomputes: bool = False  # neuron: keep the current, which is constant, in place of the membrane
-    pool: tuple[int, int] | None = None  # Conv2d of SpikeWords: (kernel, stride) of the max-pool to apply at once
-    fires: tuple | None = None  # Conv2d with ``pool``: options of the neuron behind the pool, to be applied at once
-    awaits: bool = False  # Conv2d with ``pool``: leave the input's gradient to the neuron before it, whose current is constant
-    routes: bool = False  # MaxPool2d: hand the gradient on as Routed
-    fused: int = 0  # neuron: K of the max-pool that its spikes go through at once (1 for none); 0 where nothing is fused
-    lazy: bool = False  # batch normalisation: hand its output on as Normalised
-    passes: bool = False  # MaxPool2d: the neuron before it has pooled already
-    amp: bool = False  # neuron: keep what backward needs in half precision
-    whole: bool = False  # Linear: take the whole batch at once
+    num_steps: int
+    smooth: bool = False  # the surrogate's primitive in place of the step: the smooth twin
+    truncate: int | None = None  # backward, the neurons' state is detached every so many steps
+    streams: bool = False  # the neurons' state comes from outside and is handed on
+    states: dict[str, np.ndarray] = field(default_factory=dict)  # that state, of a block: (S, M) by layer, changed in place
+    choices: dict[str, dict] = field(default_factory=dict)  # discrete choices to obey, by layer: only `reference` can
+    records: bool = False  # every neuron shows its spikes and its membrane
+    training: bool = False  # batch statistics and dropout
+    updates: bool = False  # running estimates follow the batch
+    draw: int = 0  # number of the dropout masks
+    first: int = 0  # number of the block's first sample
+
+    def frozen(self, layer: Layer) -> dict:
+        return self.choices.get(layer.name, {})
 
 
 class Layer:
     """Base of all layers. A layer joins one network, which names it by its position and makes its parameters."""
 
     input_rank: int | None = None  # axes of one input sample, where the layer insists on it
+    keeps = "nothing"  # what waits for the backward pass, in words
+    version = 0  # grows with every option that is set: what was derived from the options is known to be old
 
     def __init__(self) -> None:
         self.name = ""
         self.params: dict[str, Parameter] = {}
+
+    def __setattr__(self, name: str, value) -> None:
+        object.__setattr__(self, name, value)
+        object.__setattr__(self, "version", self.version + 1)
 
     def initialize(self, name: str, dtype: np.dtype, seed: int) -> None:
         """Join a network as its layer ``name``: make the parameters."""
@@ -160,37 +167,29 @@ class Layer:
         """Shape of one input sample -> shape of one output sample; ValueError if the layer cannot take it."""
         raise NotImplementedError("a layer must define output_shape")
 
-    def couples(self, run) -> bool:
-        """Does this layer take the whole batch at once, by ``forward_batch`` and ``backward_batch``?"""
+    def macs(self, shape: tuple[int, ...]) -> int:
+        """Shape of one output sample -> multiply-adds of one time step, taps in the padding included."""
+        return 0
+
+    def recurrent_macs(self, shape: tuple[int, ...]) -> int:
+        """The same for what the layer's own output of the step before is multiplied by."""
+        return 0
+
+    def couples(self, run: Run) -> bool:
+        """Does this pass need all samples of a batch at once?"""
         return False
 
-    def prepare(self, ops: SimpleNamespace, plan: Plan) -> Any:
-        """What one call of the network works out once for all blocks of samples."""
+    def prepare(self, ops: SimpleNamespace, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """What one call of the network works out once for all blocks of samples, which are of ``shape``."""
         return None
 
-    def forward(self, ops, prepared, x, run) -> tuple[np.ndarray, Any]:
+    def forward(self, ops, prepared, x, run: Run) -> tuple[np.ndarray, Any]:
         """x (T, B, ...) -> y (T, B, ...), and what ``backward`` needs."""
         raise NotImplementedError("a layer must define forward")
 
     def backward(self, ops, prepared, dy, kept, grads: dict[str, np.ndarray], input_grad: bool) -> np.ndarray | None:
         """dy (T, B, ...) -> dx (T, B, ...), or None unless ``input_grad``; adds into ``grads``, {parameter's name: array}."""
         raise NotImplementedError("a layer must define backward")
-
-    def forward_batch(self, ops, prepared, xs: list, run) -> tuple[list, Any]:
-        """Blocks (T, b, ...) of a whole batch -> blocks of the output, and what ``backward_batch`` needs."""
-        raise NotImplementedError("a layer that couples samples must define forward_batch")
-
-    def backward_batch(self, ops, prepared, dys: list, kept, input_grad: bool) -> list:
-        """Gradients of the output's blocks -> those of the input's, or None each; adds to the parameters' gradients."""
-        raise NotImplementedError("a layer that couples samples must define backward_batch")
-
-    def gradients(self, ops) -> dict[str, np.ndarray | list]:
-        """-> what ``backward`` adds to: {parameter's name: zeros}, or a list where the layer puts a gradient off until later."""
-        return {key: np.zeros_like(parameter.value) for key, parameter in self.params.items()}
-
-    def deferred_gradient(self, ops, prepared, key: str, parts: list) -> np.ndarray:
-        """-> the gradient that ``backward`` put off, from what it left in the lists of ``gradients``."""
-        raise NotImplementedError("a layer that puts gradients off must define deferred_gradient")
 
     def choices(self, kept) -> dict[str, np.ndarray]:
         """The discrete choices of a forward pass, from what it kept: arguments with which `reference` makes them again."""
@@ -224,6 +223,16 @@ class Layer:
             elif value != _plain(option.default):
                 shown.append(f"{option.name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def merged(x):
+    """x (T, B, ...) -> (T B, ...)."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def split_like(y, like):
+    """y (T B, ...) -> (T, B, ...), with T and B of ``like``."""
+    return y.reshape(*like.shape[:2], *y.shape[1:])
 
 
 def zero_grads(parameters: Iterable[Parameter]) -> None:

@@ -23,6 +23,8 @@ class Dropout(Layer):
         In [0, 1).
     """
 
+    keeps = "mask"
+
     def __init__(self, p: float = 0.5):
         super().__init__()
         if not (isinstance(p, (int, float, np.number)) and not isinstance(p, bool) and 0 <= p < 1):
@@ -40,10 +42,11 @@ class Dropout(Layer):
     def forward(self, ops, prepared, x, run):
         if not self.drops(run):
             return x, None
-        mask = np.stack([self._mask(x.shape[2:], run, run.first + b) for b in range(x.shape[1])]).astype(x.dtype)
-        if ops.device:
-            return _on_device(x, mask)
-        return x * mask, mask
+        mask = ops.rows_of(np.stack([self._mask(x.shape[2:], run, run.first + b) for b in range(x.shape[1])]).astype(x.dtype))
+        return ops.rows_scale(x, mask), mask
+
+    def backward(self, ops, prepared, dy, kept, grads, input_grad):
+        return dy if kept is None else ops.rows_scale(dy, kept)
 
     def drops(self, run) -> bool:
         """Does it do anything?"""
@@ -52,23 +55,3 @@ class Dropout(Layer):
     def _mask(self, shape, run, sample) -> np.ndarray:
         draw = random.uniform(shape, 0, 1, self._seed, f"{self.name}.mask", epoch=run.draw, step=sample)
         return (draw >= self.p) / (1 - self.p)
-
-    def backward(self, ops, prepared, dy, kept, grads, input_grad):
-        if kept is None:
-            return dy
-        return _scaled(dy, kept) if ops.device else dy * kept
-
-
-def _on_device(x, mask):
-    """x (T, B, ...) on the device, mask (B, ...) on the host -> what ``Dropout.forward`` returns, on the device."""
-    from ..ops import gpu
-
-    mask = gpu.to_device(mask)
-    return _scaled(x, mask), mask
-
-
-def _scaled(x, mask):
-    """x (T, B, ...), mask (B, ...) -> their product, all on the device."""
-    from ..ops.scale import scale_columns
-
-    return scale_columns(x.reshape(len(x), mask.size), mask.reshape(mask.size)).reshape(x.shape)

@@ -10,16 +10,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..ops.events import Awaited, Fired, SpikeWords
-from ..ops.half import halved
 from ..ops.neurons.model import COMMON, RESETS, Model, Trajectory
 from ..ops.surrogate import Surrogate, atan, from_config
 from .base import Layer
-from .normalization import Normalised, Summed, as_it_is, widened
 
 __all__ = ["Alpha", "Lapicque", "Leaky", "LeakyIntegrator", "Neuron", "Synaptic"]
 
@@ -28,13 +25,12 @@ __all__ = ["Alpha", "Lapicque", "Leaky", "LeakyIntegrator", "Neuron", "Synaptic"
 class Kept:
     """What a neuron keeps of its forward pass."""
 
-    trajectory: Trajectory | None  # None where x suffices, from which backward computes the membrane again
+    trajectory: Trajectory
     shape: tuple[int, ...]  # of the input: (T or 1, B, ...)
     params: np.ndarray
     x: np.ndarray | None = None  # (T or 1, M), where backward needs it
     smooth: bool = False
     truncate: int | None = None
-    bits: np.ndarray | None = None  # the spikes of a fused neuron whose x is in half precision
 
     @property
     def membrane(self) -> np.ndarray:
@@ -48,13 +44,9 @@ class Prepared:
 
     model: Model
     params: np.ndarray  # (P, 1), or (P, F) where neurons have numbers of their own
-    values: dict[str, np.ndarray]  # options by name, each (1,) or (F,); zeros for those that are learned and stay on the device
-    rows: np.ndarray  # ``params`` as it follows from ``values``
+    values: dict[str, np.ndarray]  # options by name, each (1,) or (F,)
     shape: tuple[int, ...]  # of a sample, channel first
-    packs: bool
-    recomputes: bool  # may a constant current replace the membrane?
-    amp: bool = False  # keep what backward needs in half precision
-    fused: int = 0  # K of the max-pool that the spikes go through at once, 1 for none: see ops.neurons.pooled
+    recurrence: tuple | None = None  # what a matrix or a convolution of the spikes needs: packed weight, bias
 
 
 class Neuron(Layer):
@@ -81,6 +73,7 @@ class Neuron(Layer):
     decays: tuple[str, ...] = ()  # of them, those that are clamped to [0, 1] in forward
     snntorch_aliases: dict[str, str] = {}  # names under which snnTorch's state dict holds a parameter once more
     reset_delay = True
+    keeps = "membrane"
 
     def __init__(
         self, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract",
@@ -166,17 +159,12 @@ class Neuron(Layer):
         """Gradients of the own rows of ``params`` -> gradients of the options; a clamp passes them inside, bounds included."""
         return {name: gradient * self._inside(values, name) for name, gradient in zip(self.own_names, down, strict=True)}
 
-    def learned_rows(self) -> dict[str, tuple[str, str]]:
-        """-> {row of ``params`` that follows from a learned option: (how, the option)}: ``own``, as the device works it out.
+    def learned_rows(self) -> dict[str, tuple[str, str]] | None:
+        """-> {row of ``params`` that follows from a learned option: (how, the option)}: ``own`` as data, for kernels.
 
-        How is one of ``ops.neurons.learned_cuda.MAPS``.
+        How is one of ``ops.neurons.learned_cuda.MAPS``; None where ``own`` itself must be asked.
         """
         return {name: ("clamped" if name in self.decays else "itself", name) for name in self.learned}
-
-    @property
-    def learns_on_device(self) -> bool:
-        """Does all that is learned stay on the device, where there is one?"""
-        return bool(self.learned)
 
     def _inside(self, values, name):
         return (values[name] >= 0) & (values[name] <= 1) if name in self.decays else 1.0
@@ -195,127 +183,89 @@ class Neuron(Layer):
         return len(self.model.states)
 
     def plain(self) -> tuple[float, float, str, Surrogate] | None:
-        """-> (beta, threshold, reset, surrogate) of a Leaky with nothing learned and no further option, else None.
-
-        Such a neuron may be fused with a convolution, and computes its membrane again instead of keeping it.
-        """
+        """-> (beta, threshold, reset, surrogate) of a Leaky with nothing learned and no further option, else None."""
         return None
 
     @property
     def emits_bits(self) -> bool:
+        """Are its spikes 0 or 1?"""
         return not self.graded
 
     @property
-    def fuses(self) -> bool:
-        """May it run together with a batch normalisation before it and a max-pool behind it?"""
+    def simple(self) -> bool:
+        """Has it one state, one number of each kind for all neurons, nothing learned and no further option?"""
         model = self.model
         plain = not (self.learned or model.inhibition or model.graded)
         plain = plain and all(self.current(name).ndim == 0 for name in self.number_names())
         return plain and model.fires and len(model.states) == 1
 
-    def prepare(self, ops, plan):
-        F, on_device = int(np.prod(plan.shape)), ops is not None and ops.device and self.learns_on_device
-        numbers = {
-            name: np.zeros(np.shape(getattr(self, name))) if on_device and name in self.learned else self.current(name)
-            for name in self.number_names()
-        }
+    def prepare(self, ops, shape, dtype, numbers: dict[str, np.ndarray] | None = None) -> Prepared:
+        """As in ``Layer``; ``numbers`` are values of the options that are numbers, by default those of now."""
+        numbers = {name: self.current(name) for name in self.number_names()} if numbers is None else numbers
         wide = self.inhibition or any(value.ndim for value in numbers.values())
         values = {
-            name: _flat(np.broadcast_to(value, plan.shape)) if wide else value.reshape(1) for name, value in numbers.items()
+            name: _flat(np.broadcast_to(value, shape)) if wide else value.reshape(1) for name, value in numbers.items()
         }  # fmt: skip
-        one = np.ones(F if wide else 1)
-        rows = np.array([row * one for row in (*self.common(values), *self.own(values))]).astype(plan.dtype)
-        prepared = Prepared(self.model, rows, values, rows, plan.shape, plan.packs, plan.recomputes, plan.amp, plan.fused)
-        return replace(prepared, params=_device().params(self, ops, prepared)) if on_device else prepared
+        one = np.ones(int(np.prod(shape)) if wide else 1)
+        rows = np.array([row * one for row in (*self.common(values), *self.own(values))]).astype(dtype)
+        return Prepared(self.model, rows, values, shape)
 
     # ---------------------------------------------------------------------------------------------- running
 
     def forward(self, ops, prepared, x, run):
-        if isinstance(x, Fired):
-            trajectory = Trajectory(x.membrane)
-            if prepared.amp:
-                trajectory = _halved(trajectory, float(prepared.params[0, 0]), False)
-            return x.spikes, Kept(trajectory, x.spikes.shape, prepared.params)
-        if prepared.fused:
-            return self._forward_fused(ops, prepared, x, run.num_steps)
-        T, shape, rows = run.num_steps, x.shape[1:], x.reshape(len(x), -1)
-        keep = not prepared.recomputes or run.records
+        T, rows = run.num_steps, x.reshape(len(x), -1)
+        state = run.states.get(self.name)
         spikes, trajectory = ops.neuron_forward(
-            prepared.model, rows, T, prepared.params, run.states.get(self.name), run.smooth, prepared.packs, keep,
-            self._learns_own, **run.frozen(self),
+            prepared.model, rows, T, prepared.params, state, run.smooth, keep_states=self.learns_own, **run.frozen(self)
         )  # fmt: skip
-        if prepared.amp and keep and prepared.params.shape[1] == 1:
-            trajectory = _halved(trajectory, float(prepared.params[0, 0]), self.model.key.node)
-        kept = Kept(
-            trajectory, x.shape, prepared.params, rows if self._reads_input or not keep else None, run.smooth, run.truncate
-        )
-        if prepared.packs:
-            return SpikeWords(spikes.reshape(len(spikes), *shape), T), kept
-        return spikes.reshape(T, *shape), kept
+        return spikes.reshape(T, *x.shape[1:]), self.keep(prepared, x.shape, rows, trajectory, run)
 
-    def _forward_fused(self, ops, prepared, x, num_steps):
-        x = x if isinstance(x, Normalised) else _as_it_is(ops, x)
-        images = x.x.reshape(*x.shape[:2], *(1,) * (5 - len(x.shape)), *x.shape[2:])
-        bits = ops.spike_bits(num_steps, *images.shape[1:]) if prepared.amp else None
-        options = num_steps, prepared.params, prepared.fused, bits
-        words = ops.neuron_pool_forward(prepared.model, images, x.scale, x.shift, *options)
-        shape = words.shape if len(x.shape) == 5 else (len(words), *x.shape[1:])
-        x = x.halved() if prepared.amp else x
-        kept = Kept(None, (num_steps, *shape[1:]), prepared.params, x, bits=bits)
-        return SpikeWords(words.reshape(shape), num_steps), kept
-
-    def _backward_fused(self, ops, prepared, dy, kept):
-        x = kept.x
-        one = (1,) * (5 - len(x.shape))
-        images, dy = widened(x.x).reshape(*x.shape[:2], *one, *x.shape[2:]), dy.reshape(*dy.shape[:2], *one, *dy.shape[2:])
-        numbers = x.scale, x.shift, x.mean, len(dy), prepared.params, prepared.fused, kept.bits
-        dx, sums = ops.neuron_pool_backward(prepared.model, dy, images, *numbers)
-        dx = dx.reshape(x.shape)
-        return dx if x.plain else Summed(dx, sums)
-
-    @property
-    def _learns_own(self) -> bool:
-        return any(name in self.own_names for name in self.learned)
-
-    @property
-    def _reads_input(self) -> bool:
-        return self._learns_own and self.model.scalar.READS_INPUT
+    def keep(self, prepared: Prepared, shape, rows, trajectory, run) -> Kept:
+        """What is kept of a pass over ``rows`` (T or 1, M), an input of ``shape``."""
+        return Kept(trajectory, shape, prepared.params, rows if self.reads_input else None, run.smooth, run.truncate)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):
         """As in ``Layer``; ``dmembrane`` (T, B, ...) or None is dL/dmembrane from outside, and ``dy`` may be None then."""
-        if prepared.fused:
-            return self._backward_fused(ops, prepared, dy, kept)
-        if isinstance(dy, Awaited):
-            return ops.conv2d_leaky_backward(dy, kept.x, *self.plain()).reshape(kept.shape)
-        if kept.trajectory is None:
-            return ops.leaky_backward_static(dy.reshape(len(dy), -1), kept.x, *self.plain()).reshape(kept.shape)
+        dx, dparams = self.backward_numbers(ops, prepared, dy, kept, grads, dmembrane)
+        self.add_gradients(prepared, dparams, grads)
+        return dx
+
+    def backward_numbers(self, ops, prepared, dy, kept, grads, dmembrane=None) -> tuple[np.ndarray, np.ndarray | None]:
+        """-> dx (T or 1, B, ...), and the gradients (P, 1 or F) of ``params``, or None where nothing is learned.
+
+        What is learned besides numbers adds into ``grads``.
+        """
         rows = [None if d is None else d.reshape(len(d), -1) for d in (dy, dmembrane)]
-        trajectory = Trajectory(*(widened(array) for array in kept.trajectory))
         dx, dparams = ops.neuron_backward(
-            prepared.model, *rows, trajectory, kept.shape[0], prepared.params, kept.x, self._wanted(prepared.model),
+            prepared.model, *rows, kept.trajectory, kept.shape[0], prepared.params, kept.x, self.wanted(prepared.model),
             kept.truncate, smooth=kept.smooth,
         )  # fmt: skip
-        self._add(ops, prepared, dparams, grads)
-        return dx.reshape(kept.shape)
+        return dx.reshape(kept.shape), dparams
 
-    def _wanted(self, model: Model) -> tuple[bool, ...]:
-        """Which rows of dparams are wanted: none without anything learned."""
-        if not self.learned:
-            return ()
-        own = tuple(self._learns_own and name not in model.fixed for name in model.scalar.PARAMS)
-        return tuple(name in self.learned for name in COMMON) + own
-
-    def _add(self, ops, prepared: Prepared, dparams, grads) -> None:
+    def add_gradients(self, prepared: Prepared, dparams, grads) -> None:
         """dparams (P, 1 or F) -> added to the gradients of the options that are learned."""
         if dparams is None:
             return
-        if ops.device and self.learns_on_device:
-            return _device().add_gradients(self, prepared, dparams, grads)
-        if ops.device:
-            dparams, grads = _on_host(dparams), {name: self.params[name].grad for name in self.learned}
         down = dict(zip(COMMON, dparams, strict=False)) | self.own_backward(prepared.values, list(dparams[len(COMMON) :]))
         for name in self.learned:
             grads[name] += _fold(down[name], prepared.shape, grads[name].shape).astype(grads[name].dtype)
+
+    @property
+    def learns_own(self) -> bool:
+        """Is a number of this neuron alone learned?"""
+        return any(name in self.own_names for name in self.learned)
+
+    @property
+    def reads_input(self) -> bool:
+        """Do the gradients of its numbers need the input current?"""
+        return self.learns_own and self.model.scalar.READS_INPUT
+
+    def wanted(self, model: Model) -> tuple[bool, ...]:
+        """Which rows of dparams are wanted: none without anything learned."""
+        if not self.learned:
+            return ()
+        own = tuple(self.learns_own and name not in model.fixed for name in model.scalar.PARAMS)
+        return tuple(name in self.learned for name in COMMON) + own
 
     def choices(self, kept):
         m, threshold = kept.membrane, np.tile(kept.params[0], kept.membrane.shape[1] // kept.params.shape[1])
@@ -326,30 +276,6 @@ class Neuron(Layer):
             winners = np.arange(above.shape[2]) == above.argmax(2)[..., None]
             chosen["winners"] = winners.reshape(u.shape).astype(m.dtype)
         return chosen
-
-
-def _as_it_is(ops, x) -> Normalised:
-    """x (T, B, ..., C) as a Normalised whose numbers are where x is."""
-    x = as_it_is(x)
-    if not ops.device:
-        return x
-    from ..ops import gpu
-
-    return x._replace(**{name: gpu.constant(getattr(x, name)) for name in ("scale", "shift", "mean")})
-
-
-def _on_host(dparams) -> np.ndarray:
-    """Gradients of the rows of ``params`` on the device -> the same in float64 on the host."""
-    from ..ops import gpu
-
-    return gpu.to_host(dparams).astype(np.float64)
-
-
-def _device():
-    """-> what is learned, on the device; its imports are not for every machine."""
-    from . import neurons_device
-
-    return neurons_device
 
 
 class Leaky(Neuron):
@@ -554,15 +480,14 @@ class Alpha(Neuron):
         if not ordered:
             raise ValueError(f"alpha must be greater than beta, got alpha={alpha}, beta={beta}")
 
-    def prepare(self, ops, plan):
-        prepared = super().prepare(ops, plan)
-        self._check_order(*prepared.rows[len(COMMON) : len(COMMON) + 2])  # in the network's precision
+    def prepare(self, ops, shape, dtype, numbers=None):
+        prepared = super().prepare(ops, shape, dtype, numbers)
+        self._check_order(*prepared.params[len(COMMON) : len(COMMON) + 2])  # in the network's precision
         return prepared
 
-    @property
-    def learns_on_device(self):
-        """Decays that are learned go by the host, which alone can refuse them once they have passed each other."""
-        return super().learns_on_device and not self._learns_own
+    def learned_rows(self):
+        """Decays that are learned must be asked for: they are refused once they have passed each other."""
+        return None if self.learns_own else super().learned_rows()
 
     def own(self, values):
         alpha, beta = (np.clip(values[name], 0, 1) for name in self.own_names)
@@ -602,14 +527,6 @@ def a_surrogate(name: str, value, default: Callable[[], Surrogate]) -> Surrogate
     if not isinstance(value, Surrogate):
         raise TypeError(f"{name} must come from spikeflow.surrogate, such as {default.__name__}(), got {value!r}")
     return value
-
-
-def _halved(trajectory: Trajectory, threshold: float, node: bool) -> Trajectory:
-    """-> the same in half precision; what is compared with the threshold stays on its side of it."""
-    membrane = halved(trajectory.membrane) if node else halved(trajectory.membrane, threshold)
-    before = trajectory.before if trajectory.before is None else halved(trajectory.before, threshold, inclusive=node)
-    states = trajectory.states if trajectory.states is None else halved(trajectory.states)
-    return trajectory._replace(membrane=membrane, before=before, states=states)
 
 
 def _fits(numbers: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -181,7 +181,7 @@ class ParametricLIFNode(Node):
         return float(1 / _sigmoid(self.current("w")))
 
     @property
-    def _reads_input(self):
+    def reads_input(self):
         return self.decay_input
 
     def own(self, values):

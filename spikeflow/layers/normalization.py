@@ -1,87 +1,12 @@
-"""Batch normalisation as layers, and the records in which its passes meet those of its neighbours.
-
-In training the statistics couple all samples of a batch: a joint of the pipeline. What a joint works out are a few numbers for
-each channel; the pass over the data that they stand for is left to the layer behind (``Normalised``) or before it (``Centred``),
-which takes a block while it is in cache.
-"""
+"""Batch normalisation as layers; derived in ``spikeflow.ops.batch_norm``."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from .. import parallel
-from ..ops.half import Halved, halved
 from .base import Layer, positive_int
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "Centred", "Normalised", "Summed"]
-
-
-class Normalised(NamedTuple):
-    """The output scale x + shift of a batch normalisation; equation (4) of ``spikeflow.ops.batch_norm``."""
-
-    x: np.ndarray  # (T, B, ..., C)
-    scale: np.ndarray  # (C,)
-    shift: np.ndarray
-    mean: np.ndarray
-    plain: bool = False  # no normalisation at all
-    shared: tuple[list, int] | None = None  # where the normalisation keeps x, too
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.x.shape
-
-    def array(self, ops) -> np.ndarray:
-        """-> the numbers themselves (T, B, ..., C)."""
-        rows = self.x.reshape(-1, self.scale.shape[0])
-        return ops.batch_norm_forward(rows, self.scale, self.shift).reshape(self.x.shape)
-
-    def halved(self) -> Normalised:
-        """-> the same with x in half precision, which is then what the normalisation keeps as well."""
-        half = halved(self.x)
-        if self.shared is not None:
-            kept, i = self.shared
-            kept[i] = half
-        return self._replace(x=half)
-
-
-def as_it_is(x: np.ndarray) -> Normalised:
-    """x (T, B, ..., C) as the output of a batch normalisation that changes nothing."""
-    C = x.shape[-1]
-    return Normalised(x, np.ones(C, x.dtype), np.zeros(C, x.dtype), np.zeros(C, x.dtype), True)
-
-
-class Summed(NamedTuple):
-    """The gradient of a Normalised, with the two sums of it that its backward pass needs."""
-
-    dy: np.ndarray  # (T, B, ..., C)
-    sums: np.ndarray  # (2, C): of dy, and of dy (x - mean)
-
-
-class Centred(NamedTuple):
-    """The gradient a dy + b x + c of a batch normalisation's input; equation (7)."""
-
-    dy: np.ndarray  # (T, B, ..., C)
-    x: np.ndarray
-    coefficients: tuple[np.ndarray, np.ndarray, np.ndarray]
-
-    def array(self, ops) -> np.ndarray:
-        """-> the numbers themselves (T, B, ..., C)."""
-        C, x = self.coefficients[0].shape[0], widened(self.x)
-        return ops.batch_norm_backward(self.dy.reshape(-1, C), x.reshape(-1, C), *self.coefficients).reshape(x.shape)
-
-
-def widened(x: np.ndarray | Halved) -> np.ndarray:
-    """-> the numbers, whatever precision they were kept in."""
-    return x.array() if isinstance(x, Halved) else x
-
-
-def _device():
-    """-> the layers' passes on the device, whose imports are not for every machine."""
-    from . import normalization_device
-
-    return normalization_device
+__all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d"]
 
 
 class BatchNorm(Layer):
@@ -113,6 +38,8 @@ class BatchNorm(Layer):
         In training, a batch of a single sample.
     """
 
+    keeps = "input"
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True):
         super().__init__()
         self.num_features = positive_int("num_features", num_features)
@@ -141,80 +68,53 @@ class BatchNorm(Layer):
             raise self.refuse(expected, shape)
         return shape
 
-    def prepare(self, ops, plan):
-        return plan.lazy
-
-    def _affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """-> gamma, beta in float64."""
-        if not self.affine:
-            return np.ones(self.num_features), np.zeros(self.num_features)
-        return self.params["weight"].value.astype(np.float64), self.params["bias"].value.astype(np.float64)
-
-    def _normalised(self, x, mean, var) -> tuple[Normalised, np.ndarray]:
-        """-> the output for these statistics, and 1 / sqrt(var + eps)."""
-        (gamma, beta), inverse = self._affine(), 1 / np.sqrt(var + self.eps)
-        scale = gamma * inverse
-        numbers = (number.astype(x.dtype) for number in (scale, beta - scale * mean, mean))
-        return Normalised(x, *numbers), inverse  # (4)
-
-    # ---------------------------------------------------------------------------------------------- evaluation
-
     def forward(self, ops, prepared, x, run):
-        """As in ``Layer``, with the running estimates; -> Normalised where the layer behind takes it."""
-        if ops.device:
-            *numbers, inverse = _device().evaluation(self, ops)
-            y = Normalised(x, *numbers)
+        """As in ``Layer``; in training x is the whole batch."""
+        rows, n = x.reshape(-1, self.num_features), None
+        if run.training:
+            self.check_batch(x.shape[1])
+            center, n = rows[0].astype(np.float64), len(rows)
+            mean, var = self.statistics(center, ops.batch_norm_sums(rows, center), n)
+            if run.updates:
+                self.follow(mean, var, n * (run.num_steps // len(x)))
         else:
-            mean, var = (self.params[key].value.astype(np.float64) for key in ("running_mean", "running_var"))
-            y, inverse = self._normalised(x, mean, var)
-        return y if prepared else y.array(ops), (y, inverse)
+            mean, var = self.estimates()
+        scale, shift, mean, inverse = self.numbers(mean, var, x.dtype)
+        return ops.batch_norm_forward(rows, scale, shift).reshape(x.shape), (x, scale, mean, inverse, n)
 
     def backward(self, ops, prepared, dy, kept, grads, input_grad):
-        y, inverse = kept
-        x, scale = y.x, y.scale
-        if ops.device:
-            return self._backward_on_device(ops, dy, y, inverse, grads, input_grad)
-        gradient, sums = self._summed(ops, dy, x, y.mean)
-        self._add(sums, inverse, grads)
+        x, scale, mean, inverse, n = kept
+        rows = dy.reshape(-1, self.num_features), x.reshape(-1, self.num_features)
+        sums = ops.batch_norm_backward_sums(*rows, mean)
+        self.add_gradients(sums, inverse, grads)
         if not input_grad:
             return None
-        return ops.batch_norm_forward(gradient.reshape(-1, len(scale)), scale, np.zeros_like(scale)).reshape(x.shape)
+        if n is None:
+            return ops.batch_norm_forward(rows[0], scale, np.zeros_like(scale)).reshape(x.shape)
+        return ops.batch_norm_backward(*rows, *self.coefficients(sums, inverse, scale, mean, n)).reshape(x.shape)
 
-    def _backward_on_device(self, ops, dy, y, inverse, grads, input_grad):
-        if self.affine:
-            _device().add_gradients(ops, self._sums_on_device(ops, dy, y.x, y.mean), inverse, y, grads)
-        return _device().rescaled(dy.dy if isinstance(dy, Summed) else dy, y.scale) if input_grad else None
+    # ---------------------------------------------------------------------------------------------- numbers of the channels
 
-    # ---------------------------------------------------------------------------------------------- training
-
-    def forward_batch(self, ops, prepared, xs, run):
-        """Blocks (T, b, ..., C) of a batch -> Normalised blocks, and what ``backward_batch`` needs."""
-        C = self.num_features
-        if sum(x.shape[1] for x in xs) < 2:
+    def check_batch(self, samples: int) -> None:
+        """ValueError if there are too few samples to take statistics over."""
+        if samples < 2:
             raise ValueError(
-                f"layer {self.name} ({self!r}) in training needs a batch of at least 2 samples to take statistics over, got 1; "
-                "call net.eval() to use the running estimates"
+                f"layer {self.name} ({self!r}) in training needs a batch of at least 2 samples to take statistics over, got "
+                f"{samples}; call net.eval() to use the running estimates"
             )
-        if ops.device:
-            return self._train_on_device(ops, *xs, run)
-        center = xs[0].reshape(-1, C)[0].astype(np.float64)
-        parts = parallel.run(lambda i: ops.batch_norm_sums(xs[i].reshape(-1, C), center), len(xs))
-        n = sum(x.size for x in xs) // C
-        first, second = sum(parts) / n
-        mean, var = center + first, np.maximum(second - first**2, 0)  # (1), (2)
-        if run.updates:
-            self._follow(mean, var, n * (run.num_steps // len(xs[0])))
-        kept = list(xs)
-        ys = [self._normalised(x, mean, var) for x in xs]
-        blocks = [y._replace(shared=(kept, i)) for i, (y, _) in enumerate(ys)]
-        return blocks, (*ys[0][0][1:4], ys[0][1], n, kept)
 
-    def _train_on_device(self, ops, x, run):
-        scale, shift, mean, inverse = _device().training(self, ops, x, run)
-        kept = scale, shift, mean, inverse, x.size // self.num_features, [x]
-        return [Normalised(x, scale, shift, mean)], kept
+    @staticmethod
+    def statistics(center: np.ndarray, sums: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sums (2, C) of x - center and of its square over n rows -> mean and variance; (1), (2)."""
+        first, second = sums / n
+        return center + first, np.maximum(second - first**2, 0)
 
-    def _follow(self, mean, var, n) -> None:
+    def estimates(self) -> tuple[np.ndarray, np.ndarray]:
+        """-> the running estimates of mean and variance, in float64."""
+        mean, var = (self.params[key].value.astype(np.float64) for key in ("running_mean", "running_var"))
+        return mean, var
+
+    def follow(self, mean: np.ndarray, var: np.ndarray, n: int) -> None:
         """Move the running estimates towards the statistics of a batch of n rows."""
         tracked = self.params["num_batches_tracked"].value
         tracked += 1
@@ -223,42 +123,24 @@ class BatchNorm(Layer):
             value = self.params[key].value
             value[...] = (1 - share) * value + share * new.astype(value.dtype)
 
-    def backward_batch(self, ops, prepared, dys, kept, input_grad):
-        """Gradients of the output's blocks, arrays or Summed -> those of the input's, as Centred; adds to the parameters'."""
-        scale, _, mean, inverse, n, xs = kept
-        if ops.device:
-            (dy,), (x,) = dys, xs
-            sums = self._sums_on_device(ops, dy, x, mean)
-            numbers = _device().coefficients(self, ops, sums, inverse, scale, mean, n)
-            return [Centred(dy.dy if isinstance(dy, Summed) else dy, x, numbers) if input_grad else None]
-        summed = parallel.run(lambda i: self._summed(ops, dys[i], xs[i], mean), len(xs))
-        sums = sum(part for _, part in summed)
-        self._add(sums, inverse, {key: parameter.grad for key, parameter in self.params.items()})
-        if not input_grad:
-            return [None] * len(xs)
+    def numbers(self, mean: np.ndarray, var: np.ndarray, dtype) -> tuple[np.ndarray, ...]:
+        """-> scale and shift of (4), mean, each (C,) of ``dtype``, and 1 / sqrt(var + eps)."""
+        gamma, beta = np.ones(self.num_features), np.zeros(self.num_features)
+        if self.affine:
+            gamma, beta = (self.params[key].value.astype(np.float64) for key in ("weight", "bias"))
+        inverse = 1 / np.sqrt(var + self.eps)
+        scale = gamma * inverse
+        return (*(number.astype(dtype) for number in (scale, beta - scale * mean, mean)), inverse)
+
+    def coefficients(self, sums, inverse, scale, mean, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sums (2, C) of dy and of dy (x - mean) over n rows -> a, b, c of (7)."""
         dbeta, dgamma = sums[0], sums[1] * inverse
-        b = -scale * inverse * dgamma / n  # (7)
+        b = -scale * inverse * dgamma / n
         c = -scale * dbeta / n - b * mean
-        coefficients = scale, b.astype(scale.dtype), c.astype(scale.dtype)
-        return [Centred(dy, x, coefficients) for (dy, _), x in zip(summed, xs, strict=True)]
+        return scale, b.astype(scale.dtype), c.astype(scale.dtype)
 
-    @staticmethod
-    def _summed(ops, dy, x, mean) -> Summed:
-        if isinstance(dy, Summed):
-            return dy
-        C, x = len(mean), widened(x)
-        return Summed(dy, ops.batch_norm_backward_sums(dy.reshape(-1, C), x.reshape(-1, C), mean))
-
-    @staticmethod
-    def _sums_on_device(ops, dy, x, mean):
-        """-> sums (2, C), or partial ones (S, 2, C)."""
-        if isinstance(dy, Summed):
-            return dy.sums
-        C = mean.shape[0]
-        return ops.batch_norm_backward_partials(dy.reshape(-1, C), x.reshape(-1, C), mean)
-
-    def _add(self, sums, inverse, grads) -> None:
-        """(5), (6)."""
+    def add_gradients(self, sums, inverse, grads: dict[str, np.ndarray]) -> None:
+        """(5), (6), from the same sums."""
         if self.affine:
             grads["bias"] += sums[0].astype(grads["bias"].dtype)
             grads["weight"] += (sums[1] * inverse).astype(grads["weight"].dtype)

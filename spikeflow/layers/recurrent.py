@@ -8,6 +8,8 @@ to stop at each step for a product, which is the engine's own; this file is that
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..initializers import fan_in_uniform
@@ -101,13 +103,18 @@ class Recurrent(Neuron):
     def emits_bits(self):
         return not self.graded and not self.all_to_all
 
-    def prepare(self, ops, plan):
-        prepared = super().prepare(ops, plan)
+    def recurrent_macs(self, shape):
+        if not self.all_to_all:
+            return 0
+        return int(np.prod(shape)) * (self.linear_features or self.conv2d_channels * self.kernel_size**2)
+
+    def prepare(self, ops, shape, dtype, numbers=None):
+        prepared = super().prepare(ops, shape, dtype, numbers)
         if not self.all_to_all:
             return prepared
         weight, bias = (self.params[f"recurrent.{key}"].array for key in ("weight", "bias"))
         packed = ops.linear_pack(weight) if self.kernel_size is None else ops.conv2d_pack(weight)
-        return prepared, packed, bias
+        return replace(prepared, recurrence=(packed, bias))
 
     # ---------------------------------------------------------------------------------------------- through W
 
@@ -126,7 +133,7 @@ class Recurrent(Neuron):
     def forward(self, ops, prepared, x, run):
         if not self.all_to_all:
             return super().forward(ops, prepared, x, run)
-        prepared, packed, bias = prepared
+        packed, bias = prepared.recurrence
         T, shape = run.num_steps, tuple(x.shape[1:])
         S, M = len(prepared.model.states), int(np.prod(shape))
         state = run.states.get(self.name)  # the neuron's own, and the spikes
@@ -137,7 +144,7 @@ class Recurrent(Neuron):
             current = ops.rows_add(x[min(t, x.shape[0] - 1)], self._product(ops, packed, bias, z))
             held = {key: values[t : t + 1] for key, values in frozen.items()}
             row, trajectory = ops.neuron_forward(
-                prepared.model, current.reshape(1, M), 1, prepared.params, own, run.smooth, keep_states=self._learns_own, **held
+                prepared.model, current.reshape(1, M), 1, prepared.params, own, run.smooth, keep_states=self.learns_own, **held
             )  # fmt: skip
             z = row.reshape(shape)
             spikes.append(row.reshape(1, *shape))
@@ -148,14 +155,14 @@ class Recurrent(Neuron):
         kept = Kept(_joined(ops, steps), x.shape, prepared.params, z, run.smooth, run.truncate)
         return z[1:], kept
 
-    def backward(self, ops, prepared, dy, kept, grads, input_grad, dmembrane=None):
+    def backward_numbers(self, ops, prepared, dy, kept, grads, dmembrane=None):
         if not self.all_to_all:
-            return super().backward(ops, prepared, dy, kept, grads, input_grad, dmembrane)
-        prepared, packed, _ = prepared
+            return super().backward_numbers(ops, prepared, dy, kept, grads, dmembrane)
+        packed = prepared.recurrence[0]
         z, model = kept.x, prepared.model
         T, shape, M = z.shape[0] - 1, tuple(z.shape[1:]), kept.membrane.shape[1]
         carry, back = ops.rows_zeros((len(model.states), M), z.dtype), None
-        di, total, wanted = [], None, self._wanted(model)
+        di, total, wanted = [], None, self.wanted(model)
         for t in reversed(range(T)):
             if kept.truncate is not None and t + 1 < T and (t + 1) % kept.truncate == 0:
                 carry, back = ops.rows_zeros(carry.shape, z.dtype), None
@@ -171,13 +178,11 @@ class Recurrent(Neuron):
             if t:
                 back = self._product_backward(ops, packed, di[-1][0], z[t], None, None, True)
         di = ops.rows_join(di[::-1])
-        if self.learned:
-            self._add(ops, prepared, total, grads)
         if self.learn_recurrent:
             gradients = (grads["recurrent.weight"], grads["recurrent.bias"])
             merged = (values.reshape(T * shape[0], *shape[1:]) for values in (di, z[:T]))
             self._product_backward(ops, packed, *merged, *gradients, False)
-        return ops.rows_sum(di) if kept.shape[0] == 1 and T > 1 else di
+        return (ops.rows_sum(di) if kept.shape[0] == 1 and T > 1 else di), total
 
 
 def _joined(ops, steps: list[Trajectory]) -> Trajectory:

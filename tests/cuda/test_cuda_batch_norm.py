@@ -6,8 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from spikeflow.engine import batch_norm_on_device
+from spikeflow.engine.forms import Centred, Normalised, Summed
+from spikeflow.engine.rules import batch_norm
+from spikeflow.engine.steps import Kind
 from spikeflow.layers import BatchNorm1d, BatchNorm2d
-from spikeflow.layers.normalization import Centred, Normalised, Summed
 from spikeflow.ops import gpu
 from spikeflow.ops.batch_norm import cpu, cuda, reference
 
@@ -131,6 +134,19 @@ def as_numbers(x, ops):
     return gpu.to_host(x) if ops.device else x
 
 
+def step_of(layer, ops, training):
+    """-> the layer's step on the host, by its rule, or on the device."""
+    backend, shape = "cuda" if ops.device else "cpu", (3, 3, 3) if layer.input_rank == 3 else (3,)
+    kind = Kind(backend, shape, np.dtype(np.float32), static=False, binary=False, training=training)
+    steps = batch_norm_on_device if ops.device else batch_norm
+    return (steps.Trained if training else steps.Evaluated)((layer,), [shape, shape], kind)
+
+
+def grads_of(layer, ops):
+    trained = {key: parameter for key, parameter in layer.params.items() if layer.trains(key)}
+    return {layer.name: {key: p.darray if ops.device else p.grad for key, p in trained.items()}}
+
+
 def gradients_of(layer, device):
     return {
         key: gpu.to_host(parameter.darray) if device else parameter.grad
@@ -149,33 +165,35 @@ def test_layers_in_training(affine, momentum, images, summed):
     for layer, ops in zip(make(affine, momentum, images), (HOST, DEVICE), strict=True):
         run = SimpleNamespace(training=True, updates=True, num_steps=2 * len(x))
         x_, dy_ = (gpu.to_device(array) if ops.device else array for array in (x, dy))
-        (y,), kept = layer.forward_batch(ops, True, [x_], run)
+        step = step_of(layer, ops, training=True)
+        (y,), kept = step.forward_batch(ops, None, [x_], run)
         if summed:
             rows = dy_.reshape(-1, 3), x_.reshape(-1, 3)
             dy_ = Summed(dy_, ops.batch_norm_backward_sums(*rows, y.mean))
-        (dx,) = layer.backward_batch(ops, True, [dy_], kept, True)
-        assert layer.backward_batch(ops, True, [dy_], kept, False) == [None]  # adds to the gradients, too
+        grads = grads_of(layer, ops)
+        (dx,) = step.backward_batch(ops, None, [dy_], kept, grads, True)
+        assert step.backward_batch(ops, None, [dy_], kept, grads, False) == [None]  # adds to the gradients, too
         values = [gpu.to_host(p.array) if ops.device else np.atleast_1d(p.value) for p in layer.params.values()]
         results.append([as_numbers(y, ops), as_numbers(dx, ops), *gradients_of(layer, ops.device).values(), *values])
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(other, one, rtol=2e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("affine, lazy, summed", [(True, True, True), (True, False, False), (False, False, True)])
-def test_layers_in_evaluation(affine, lazy, summed):
+@pytest.mark.parametrize("affine, summed", [(True, True), (True, False), (False, True)])
+def test_layers_in_evaluation(affine, summed):
     x, dy = draw(2, 5, 3), draw(2, 5, 3, mean=0.0, seed=1)
     results = []
     for layer, ops in zip(make(affine, 0.1, False), (HOST, DEVICE), strict=True):
         x_, dy_ = (gpu.to_device(array) if ops.device else array for array in (x, dy))
-        y, kept = layer.forward(ops, lazy, x_, None)
-        assert isinstance(y, Normalised) == lazy
+        step, grads = step_of(layer, ops, training=False), grads_of(layer, ops)
+        y, kept = step.forward(ops, None, x_, None)
+        assert isinstance(y, Normalised)
         mean = layer.params["running_mean"]
         if summed:
             sums = ops.batch_norm_backward_sums(dy_.reshape(-1, 3), x_.reshape(-1, 3), mean.array if ops.device else mean.value)
             dy_ = Summed(dy_, sums)
-        grads = {key: p.darray if ops.device else p.grad for key, p in layer.params.items() if layer.trains(key)}
-        dx = layer.backward(ops, lazy, dy_, kept, grads, True)
-        assert layer.backward(ops, lazy, dy_, kept, grads, False) is None
+        dx = step.backward(ops, None, dy_, kept, grads, True)
+        assert step.backward(ops, None, dy_, kept, grads, False) is None
         results.append([as_numbers(y, ops), as_numbers(dx, ops), *gradients_of(layer, ops.device).values()])
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(other, one, rtol=2e-5, atol=1e-5)
@@ -185,4 +203,4 @@ def test_one_sample_is_refused_on_the_device_too():
     layer = make(True, 0.1, False)[1]
     run = SimpleNamespace(training=True, updates=True, num_steps=2)
     with pytest.raises(ValueError, match="at least 2 samples"):
-        layer.forward_batch(DEVICE, True, [gpu.to_device(draw(2, 1, 3))], run)
+        step_of(layer, DEVICE, training=True).forward_batch(DEVICE, None, [gpu.to_device(draw(2, 1, 3))], run)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from spikeflow import backends
 from spikeflow.layers import Dropout
 from spikeflow.ops import gpu, scale
 
@@ -21,8 +22,8 @@ def test_masks_are_the_hosts(shape):
     layer.initialize("3", np.float32, 7)
     x, dy = (np.random.default_rng(i).normal(size=shape).astype(np.float32) for i in range(2))
     run = SimpleNamespace(training=True, draw=2, first=0)
-    y, kept = layer.forward(SimpleNamespace(device=False), None, x, run)
-    on_device = SimpleNamespace(device=True)
+    y, kept = layer.forward(backends.load("reference"), None, x, run)
+    on_device = backends.load("cuda")
     found, mask = layer.forward(on_device, None, gpu.to_device(x), run)
     dx = layer.backward(on_device, None, gpu.to_device(dy), mask, {}, True)
     for one, other in ((found, y), (mask, kept), (dx, dy * kept)):

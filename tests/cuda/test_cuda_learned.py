@@ -7,7 +7,7 @@ import pytest
 
 import spikeflow as sf
 from spikeflow import surrogate
-from spikeflow.layers.base import Plan
+from spikeflow.engine import learned_on_device
 from spikeflow.ops import gpu
 from spikeflow.ops.neurons import learned_cuda
 
@@ -125,16 +125,11 @@ def test_rows_of_params_are_the_references(name):
             some = values[: theirs.params[key].value.size].reshape(theirs.params[key].value.shape)
             values = values[some.size :]
             theirs.params[key].value = ours.params[key].value = some
-        plan = Plan(shape, np.dtype(np.float32))
-        expected, found = (first(layer.prepare(net._ops, plan)) for net, layer in ((host, theirs), (cuda, ours)))
-        assert isinstance(found.params, np.ndarray) != ours.learns_on_device
+        expected = theirs.prepare(host._ops, shape, np.dtype(np.float32))
+        found = learned_on_device.prepare(ours, cuda._ops, shape, np.dtype(np.float32))
+        assert isinstance(found.params, np.ndarray) == (ours.learned_rows() is None)
         rows = found.params if isinstance(found.params, np.ndarray) else gpu.to_host(found.params)
         np.testing.assert_allclose(rows, expected.params, rtol=1e-6, strict=True)
-
-
-def first(prepared):
-    """-> of what a recurrent neuron prepares, what every neuron does."""
-    return prepared[0] if isinstance(prepared, tuple) else prepared
 
 
 @pytest.mark.parametrize("w", [-90.0, -20.0, -3.5, 0.0, 2.0, 17.0, 90.0])

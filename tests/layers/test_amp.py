@@ -7,8 +7,8 @@ import pytest
 
 import spikeflow as sf
 from spikeflow import surrogate
+from spikeflow.engine.forms import Normalised
 from spikeflow.layers import BatchNorm1d, BatchNorm2d, Conv2d, Flatten, IFNode, Leaky, LIFNode, Linear, MaxPool2d, Synaptic
-from spikeflow.layers.normalization import Normalised
 from spikeflow.ops.half import Halved
 
 RNG = np.random.default_rng(0)

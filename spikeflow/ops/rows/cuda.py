@@ -6,6 +6,7 @@ import functools
 
 from .. import gpu
 from ..gpu import cuda
+from ..scale import scale_columns
 from ..sums import column_sums
 
 
@@ -40,6 +41,21 @@ def rows_copy(x, y):
 def rows_sum(x):
     """x (T, ...) -> its sum over T, (1, ...)."""
     return column_sums(x.reshape(x.shape[0], x.size // x.shape[0])).reshape(1, *x.shape[1:])
+
+
+def rows_of(x):
+    """x on the host -> the same on the device."""
+    return gpu.to_device(x)
+
+
+def rows_constant(x):
+    """x on the host, which never changes -> the same on the device, copied once."""
+    return gpu.constant(x)
+
+
+def rows_scale(x, factor):
+    """x (T, ...), factor (...) -> their product at each step."""
+    return scale_columns(x.reshape(x.shape[0], factor.size), factor.reshape(factor.size)).reshape(x.shape)
 
 
 @functools.cache

@@ -28,3 +28,18 @@ def rows_copy(x, y):
 def rows_sum(x):
     """x (T, ...) -> its sum over T, (1, ...)."""
     return x.sum(0, keepdims=True)
+
+
+def rows_of(x):
+    """x on the host -> the same where the arrays live."""
+    return x
+
+
+def rows_constant(x):
+    """x on the host, which never changes -> the same where the arrays live."""
+    return x
+
+
+def rows_scale(x, factor):
+    """x (T, ...), factor (...) -> their product at each step."""
+    return x * factor

@@ -1,31 +1,34 @@
-"""A network on the device: where its parameters live, and one pass of a batch through its layers.
+"""The executor on a device: where a network's parameters live, and one pass of a batch through a program.
 
-The layers are those of the other backends; their operations are CUDA kernels. The whole batch is one block. Between the copy of
-the images to the device and the copy of the loss and of the output spikes back, nothing is copied and nobody waits. All that a
-step needs comes from an arena: from the second step on nothing is allocated, and the same kernels are launched on the same
-addresses, as a captured graph needs it. (Losses of one's own are the exception, and the decays of ``Alpha`` where they are
+Layers and most steps are those of the other backends; their operations are CUDA kernels. The whole batch is one block. Between
+the copy of the images to the device and the copy of the loss and of the output spikes back, nothing is copied and nobody waits.
+All that a step needs comes from an arena: from the second step on nothing is allocated, and the same kernels are launched on the
+same addresses, as a captured graph needs it. (Losses of one's own are the exception, and the decays of ``Alpha`` where they are
 learned: the host works out what they give.)
 
 As on the host, what lies before the first neuron runs once where the input is constant, spikes travel as bits, and neighbours are
-fused as ``pipeline.make_plans`` says.
+fused by the rules whose operations this backend has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from .layers import Layer, Neuron
-from .layers.base import Home, Parameter
-from .layers.normalization import Normalised
-from .losses import Loss
-from .losses import cuda as device_losses
-from .ops import gpu
-from .ops.events import SpikeWords
-from .ops.finite_cuda import count_not_finite
-from .pipeline import Run, channel_first, make_plans, membrane_of, output_gradient, settled
+from ..layers import Layer
+from ..layers.base import Home, Parameter, Run
+from ..losses import Loss
+from ..losses import cuda as device_losses
+from ..ops import gpu
+from ..ops.events import SpikeWords
+from ..ops.finite_cuda import count_not_finite
+from .executor import channel_first, output_gradient
+from .forms import BITS
+from .lower import Program
+from .steps import membrane_of
 
 __all__ = ["DeviceCall", "Store"]
 
@@ -120,93 +123,76 @@ class Store:
 
 
 class DeviceCall:
-    """One public call of a network, on the device; the methods are those of the network that make it.
+    """One public call of a network, on the device; see ``executor.Executor``.
 
     Parameters
     ----------
-    layers, ops, run, shapes
-        As in ``pipeline.Call``.
-    x : (T or 1, B, H, W, C) or (T or 1, B, F)
-        On the host, channel last; of bool, spikes.
-    static : bool
-        Is x shown at every step?
-    events : bool
-        May spikes travel as bits?
+    program, ops, x, run
+        As of ``host.HostCall``; x is on the host.
     arena : Arena
         Of this kind of call: another one frees what it kept.
     """
 
-    amp, dtype = False, np.dtype(np.float32)
-
-    def __init__(
-        self, layers: tuple[Layer, ...], ops: SimpleNamespace, x: np.ndarray, static: bool, run: Run, events: bool,
-        shapes: list[tuple[int, ...]], arena: gpu.Arena,
-    ):  # fmt: skip
-        self.layers, self.ops, self.x, self.static, self.run, self.events = layers, ops, x, static, run, events
-        self.shapes, self.arena = shapes, arena
-        self.trains = [any(parameter.trainable for parameter in layer.params.values()) for layer in layers]
-        self.kept: list[Any] = [None] * len(layers)
+    def __init__(self, program: Program, ops: SimpleNamespace, x: np.ndarray, run: Run, arena: gpu.Arena):
+        self.program, self.ops, self.x, self.run, self.arena = program, ops, x, run, arena
+        self.steps, self.batch = program.steps, x.shape[1]
+        self.trains = [step.trains for step in self.steps]
+        self.kept: list[Any] = [None] * len(self.steps)
         arena.clear()
         with gpu.memory(arena):
-            plans, reads_spikes = make_plans(self)
-            self.input = self._input(reads_spikes)
-            self.prepared = [layer.prepare(ops, plan) for layer, plan in zip(layers, plans, strict=True)]
+            self.input = self._input()
+            self.packed = [step.pack(ops, None) for step in self.steps]
 
-    def _input(self, reads_spikes: bool):
-        if reads_spikes:
+    def _input(self):
+        if self.program.entry == BITS:
             words = SpikeWords.pack(self.x)
             return SpikeWords(gpu.to_device(words.words), words.num_steps)
         return gpu.to_device(self.x.astype(np.float32, copy=False))
 
-    @property
-    def batch(self) -> int:
-        return self.x.shape[1]
-
     # ---------------------------------------------------------------------------------------------- passes
 
-    def _forward(self, watch=None):
+    def _forward(self, watch: Callable | None = None):
         """-> the last layer's spikes and membrane (T, B, ...), on the device; ``kept`` is what ``_backward`` needs."""
         x = self.input
-        for k, (layer, prepared) in enumerate(zip(self.layers, self.prepared, strict=True)):
-            if isinstance(x, Normalised) and not getattr(prepared, "fused", 0):
-                x = x.array(self.ops)
-            if layer.couples(self.run):
-                (x,), self.kept[k] = layer.forward_batch(self.ops, prepared, [x], self.run)
+        for k, (step, packed) in enumerate(zip(self.steps, self.packed, strict=True)):
+            if step.joint:
+                (x,), self.kept[k] = step.forward_batch(self.ops, packed, [x], self.run)
             else:
-                x, self.kept[k] = layer.forward(self.ops, prepared, x, self.run)
+                x, self.kept[k] = step.forward(self.ops, packed, x, self.run)
             if watch:
-                watch(layer, x, self.kept[k])
-        return x, membrane_of(self.kept[-1])
+                watch(step, x, self.kept[k])
+        return x, membrane_of(self.steps[-1].neuron_kept(self.kept[-1]))
 
     def _backward(self, dspikes, dmembrane, input_grad: bool):
         """dspikes, dmembrane (T, B, ...) on the device or None -> dx on the device or None; adds to the gradients there."""
         dy, extra = dspikes, {"dmembrane": dmembrane}
-        for k in reversed(range(len(self.layers))):
+        for k in reversed(range(len(self.steps))):
             wanted = input_grad or any(self.trains[:k])
             if not wanted and not self.trains[k]:
                 return None
-            layer, prepared, kept = self.layers[k], self.prepared[k], self.kept[k]
-            if layer.couples(self.run):
-                (dy,) = layer.backward_batch(self.ops, prepared, [dy], kept, wanted)
+            step, packed, kept = self.steps[k], self.packed[k], self.kept[k]
+            grads = {layer.name: self._grads(layer) for layer in step.layers}
+            if step.joint:
+                (dy,) = step.backward_batch(self.ops, packed, [dy], kept, grads, wanted)
             else:
-                dy = layer.backward(self.ops, prepared, settled(dy, self.ops), kept, self._grads(layer), wanted, **extra)
+                dy = step.backward(self.ops, packed, dy, kept, grads, wanted, **extra)
             extra = {}
-        return settled(dy, self.ops)
+        return dy
 
     @staticmethod
     def _grads(layer: Layer) -> dict[str, Any]:
-        """-> what the layer's ``backward`` adds to."""
+        """-> what the layer's backward pass adds to."""
         return {key: parameter.darray for key, parameter in layer.params.items() if parameter.trainable}
 
     # ---------------------------------------------------------------------------------------------- public calls
 
     def forward(self) -> tuple[np.ndarray, np.ndarray]:
-        """-> spikes, membrane (T, B, ...) of the last layer; keeps what ``backward`` needs."""
+        """As in ``Executor``."""
         with gpu.memory(self.arena):
             return tuple(channel_first(gpu.to_host(array)) for array in self._forward())
 
     def backward(self, dspikes, dmembrane, input_grad: bool) -> np.ndarray | None:
-        """dspikes, dmembrane (T, B, ...) or None -> dL/dinput or None; adds into every parameter's gradient."""
+        """As in ``Executor``."""
         if dspikes is None and dmembrane is None:
             raise ValueError("backward needs dspikes, dmembrane, or both")
         with gpu.memory(self.arena):
@@ -218,10 +204,10 @@ class DeviceCall:
         if not input_grad:
             return None
         dx = gpu.to_host(dx)
-        return channel_first(dx[0], leading=1) if self.static else channel_first(dx)
+        return channel_first(dx[0], leading=1) if self.program.kind.static else channel_first(dx)
 
     def step(self, loss_fn: Loss, targets: np.ndarray, normaliser) -> tuple[float, np.ndarray]:
-        """Checked targets -> loss, spikes (T, B, ...); adds into every parameter's gradient."""
+        """As in ``Executor``."""
         with gpu.memory(self.arena):
             spikes, membrane = self._forward()
             loss, dspikes, dmembrane = self._gradients(loss_fn, spikes, membrane, targets, normaliser)
@@ -242,29 +228,30 @@ class DeviceCall:
         return float(loss), *(None if g is None else gpu.to_device(np.asarray(g, np.float32)) for g in given)
 
     def predict(self) -> np.ndarray:
-        """-> spikes (T, B, ...)."""
+        """As in ``Executor``."""
         with gpu.memory(self.arena):
             return channel_first(gpu.to_host(self._forward()[0]))
 
-    def stream(self, states: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """-> spikes, membrane (T, B, ...); ``states`` (S, B, ...) by layer are changed in place."""
+    def stream(self, states) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """As in ``Executor``."""
         with gpu.memory(self.arena):
             on_device = {name: gpu.to_device(state.reshape(len(state), -1)) for name, state in states.items()}
             self.run.states.update(on_device)
             outputs = tuple(channel_first(gpu.to_host(array)) for array in self._forward())
-        for name, state in states.items():
-            state[...] = gpu.to_host(on_device[name]).reshape(state.shape)
-        return outputs
+        new = {name: gpu.to_host(on_device[name]).reshape(state.shape) for name, state in states.items()}
+        return *outputs, {name: channel_first(state) for name, state in new.items()}
 
     def record(self) -> dict[str, dict[str, np.ndarray]]:
-        """-> {layer name: {"spikes", "membrane": (T, B, ...)}} of every neuron."""
+        """As in ``Executor``."""
         found = {}
 
-        def watch(layer, x, kept):
-            if isinstance(layer, Neuron):
-                bits = isinstance(x, SpikeWords)
-                spikes = SpikeWords(gpu.to_host(x.words), x.num_steps).dense(self.dtype) if bits else gpu.to_host(x)
-                found[layer.name] = {"spikes": spikes, "membrane": gpu.to_host(membrane_of(kept))}
+        def watch(step, x, kept):
+            kept = step.neuron_kept(kept)
+            if kept is None:
+                return
+            bits = isinstance(x, SpikeWords)
+            spikes = SpikeWords(gpu.to_host(x.words), x.num_steps).dense(np.float32) if bits else gpu.to_host(x)
+            found[step.layers[0].name] = {"spikes": spikes, "membrane": gpu.to_host(membrane_of(kept))}
 
         with gpu.memory(self.arena):
             self._forward(watch)
