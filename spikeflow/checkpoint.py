@@ -13,8 +13,8 @@ import numpy as np
 from . import backends
 from .archive import CheckpointError, read_arrays, refusing, write_arrays
 from .layers import Conv2d, Layer, Linear, from_config
+from .layers.neurons import Recurrent
 from .layers.normalization import BatchNorm
-from .layers.recurrent import Recurrent
 from .network import Sequential
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "load_training", "load_with_info", "save"]

@@ -339,7 +339,8 @@ def _partial_gradients(results: list) -> list[np.ndarray]:
     """-> the partial gradients that lanes return; none for other tasks."""
     if not all(isinstance(lane, list) and all(isinstance(grads, dict) for grads in lane) for lane in results):
         return []
-    return [array for lane in results for grads in lane for array in grads.values() if isinstance(array, np.ndarray)]
+    layers = [layer for lane in results for grads in lane for layer in grads.values()]
+    return [array for layer in layers for array in layer.values() if isinstance(array, np.ndarray)]
 
 
 def _samples(net, request: Request, batch: int) -> tuple[np.ndarray, int | None]:

@@ -142,7 +142,7 @@ def _recurrences(layer: Neuron, model: Model) -> tuple[list[str], list[str]]:
     """-> lines of the forward and of the backward recurrence; {name} stands for a number."""
     if model.key.node:
         return _node_recurrences(model)
-    own, own_backward = OWN[model.neuron]
+    own, own_backward = OWN.get(model.neuron, _elsewhere(model))
     heard = {"i[t] = x[t] + {V} z[t-1]": model.feedback, "i[t] = x[t] + W z[t-1] + bias": layer.state_rows > len(model.states)}
     current = next((line for line, holds in heard.items() if holds), "i[t] = x[t]")
     if not model.fires:
@@ -161,11 +161,17 @@ def _recurrences(layer: Neuron, model: Model) -> tuple[list[str], list[str]]:
 
 
 def _node_recurrences(model: Model) -> tuple[list[str], list[str]]:
-    own, own_backward = NODES[model.neuron, model.decay_input]
+    own, own_backward = NODES.get((model.neuron, model.decay_input), _elsewhere(model))
     reset, *reset_backward = NODE_RESET[model.reset]
     carried = "dm[t] = from outside + what m[t] is carried from t + 1"
     forward = [*own, "s[t] = H(u[t] - {threshold})", "z[t] = s[t]", reset]
     return forward, ["ds[t] = dz[t]", carried, reset_backward[model.detach], *own_backward]
+
+
+def _elsewhere(model: Model) -> tuple[list[str], list[str]]:
+    """-> lines in place of a neuron's own step, where nobody has put it into words."""
+    line = f"(its own step, with {', '.join(model.scalar.PARAMS)}: see {model.scalar.__package__})"
+    return [line], [line]
 
 
 def _held(model: Model) -> str:

@@ -9,6 +9,7 @@ import pytest
 import spikeflow as sf
 from spikeflow import surrogate
 from spikeflow.finite_differences import Report, Row
+from spikeflow.layers import Neuron
 from spikeflow.ops.surrogate import SURROGATES
 
 LOSSES = [sf.losses.ce_rate_loss(), sf.losses.ce_count_loss(), sf.losses.ce_membrane_loss()]
@@ -234,3 +235,23 @@ def test_a_wrong_gradient_of_a_users_loss_is_found(backend, factor):
     report = sf.gradcheck(dense(backend), *draw(5, 4), wrong, num_steps=3, entries=3, directions=1)
     assert {row.verdict for row in report.rows} == {"FAILED"}
     assert report.rows[0].entries == pytest.approx(abs(1 - factor) / max(1, abs(factor)), rel=1e-3)
+
+
+class Renamed(sf.Leaky):
+    """A Leaky whose decay has another name."""
+
+    own_names, decays = ("decay",), ("decay",)
+
+    def __init__(self, decay, learn_decay: bool = False):
+        Neuron.__init__(self)
+        self._numbers("decay", decay, learn_decay, 0, 1)
+
+    def plain(self):
+        return None
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_learned_decays_of_any_name_are_moved_off_their_bounds(backend, decay):
+    net = sf.Sequential(sf.Linear(6, 5), Renamed(decay, learn_decay=True), backend=backend)
+    report = sf.gradcheck(net, np.random.default_rng(0).random((3, 6)), np.arange(3), sf.losses.ce_rate_loss())
+    assert report.passed and "1.decay" in {row.name for row in report.rows}, f"\n{report}"

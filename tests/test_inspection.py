@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 
 import numpy as np
 import pytest
 
 import spikeflow as sf
+from spikeflow import layers
 from spikeflow.ops.neurons.model import scalar
 from spikeflow.recurrences import OWN, explain
 
@@ -148,10 +151,33 @@ def test_explain_shows_one_neurons_numbers():
     assert "0.9 m[t-1]" in explain(LAYERS["integrator"])
 
 
-def test_every_neuron_is_explained():
-    assert set(OWN) == {"leaky", "lapicque", "synaptic", "alpha", "rleaky", "rsynaptic", "leaky_integrator"}
-    for neuron, (forward, _) in OWN.items():
-        assert set(re.findall(r"{(\w+)}", " ".join(forward))) == set(scalar(neuron).PARAMS)
+OPTIONS = {"Lapicque": {"beta": 0.9}, "RLeaky": {"beta": 0.9, "linear_features": 2}, "Alpha": {"alpha": 0.9, "beta": 0.5}}
+OPTIONS |= {"Synaptic": {"alpha": 0.9, "beta": 0.5}, "RSynaptic": {"alpha": 0.9, "beta": 0.5, "linear_features": 2}}
+OPTIONS |= {"Leaky": {"beta": 0.9}, "LeakyIntegrator": {"beta": 0.9}}
+
+
+@pytest.mark.parametrize("neuron", layers.NEURONS, ids=lambda neuron: neuron.__name__)
+def test_every_neuron_is_explained(neuron):
+    layer = neuron(**OPTIONS.get(neuron.__name__, {}))
+    text = explain(layer)
+    assert "its own step" not in text, "put its own step into words: recurrences.OWN, or NODES"
+    if layer.neuron in OWN:
+        assert set(re.findall(r"{(\w+)}", " ".join(OWN[layer.neuron][0]))) == set(scalar(layer.neuron).PARAMS)
+
+
+@pytest.mark.parametrize("like", ["leaky", "lif_node"])
+def test_a_neuron_that_nobody_described_is_shown_by_its_numbers(monkeypatch, like):
+    from spikeflow.ops.neurons import model
+
+    for module in ("", ".scalar", ".reference"):
+        monkeypatch.setitem(
+            sys.modules, f"{model.__package__}.mine{module}", importlib.import_module(f"spikeflow.ops.neurons.{like}{module}")
+        )
+    base = sf.Leaky if like == "leaky" else sf.LIFNode
+    layer = type("Mine", (base,), {"neuron": "mine", "__doc__": "One's own."})(*([0.9] if like == "leaky" else []))
+    mine, theirs = explain(layer), explain(base(*([0.9] if like == "leaky" else [])))
+    assert f"(its own step, with {', '.join(scalar(like).PARAMS)}: see spikeflow.ops.neurons." in mine
+    assert mine.partition("steps, L =")[2] == theirs.partition("steps, L =")[2]
 
 
 @pytest.mark.parametrize(

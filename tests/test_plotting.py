@@ -235,6 +235,15 @@ def test_training_curves_of_rows_and_of_a_run_folder(tmp_path):
         assert right.lines[0].get_xydata().tolist() == [[0, 10], [2, 50]] and "50.00 %" in right.get_title()
 
 
+def test_training_curves_of_a_run_that_was_killed_while_it_wrote_a_row(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS) + '{"iteration": 3, "train_l')
+    left, _ = plotting.training_curves(tmp_path).axes
+    assert left.lines[0].get_xydata().tolist() == [[1, 2.3], [2, 2.0]]
+    (tmp_path / "metrics.jsonl").write_text("[1]\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 1: a row must be an object"):
+        plotting.training_curves(tmp_path)
+
+
 def test_training_curves_of_epochs_keep_batches_and_epochs_apart():
     left, right = plotting.training_curves(EPOCHS).axes
     assert left.lines[0].get_xydata().tolist() == [[i, 0.1 / i] for i in range(1, 9)]
@@ -587,7 +596,7 @@ def test_bad_arguments_are_named(name):
 
 
 def test_bad_metrics_files_and_rates_of_frames(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"iteration": 1}\n{"iter')
+    (tmp_path / "metrics.jsonl").write_text('{"iteration": 1}\n{"iter\n{"iteration": 2}\n')
     with pytest.raises(ValueError, match="metrics: .*not JSON"):
         plotting.training_curves(tmp_path)
     animation = small_animation()

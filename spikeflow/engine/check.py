@@ -22,7 +22,8 @@ from .steps import Step
 __all__ = ["CheckError", "Checked", "wanted"]
 
 BOUND = 1e-5
-HALF = 2e-3  # of gradients whose forward pass waited in half precision
+HALF = 1e-2  # of gradients whose forward pass waited in half precision, 5e-4 of each number, and that may cancel
+SMALL = 1e-2  # of the step's largest gradient, or of all that is added up: smaller ones may be nothing but rounding
 GRAIN, MOST = 64, 2.0**11  # dyadic numbers are multiples of 1 / GRAIN, and their sums stay below MOST: float32 holds them all
 TIES = 1e-4  # share of the windows whose winner may differ, since sums that are equal round differently
 
@@ -162,14 +163,17 @@ class Checked(Step):
         _, plain, same = kept
         if not same:
             return
+        added = np.abs(dy).sum(dtype=np.float64)  # what a bias adds up: between normalisations it cancels, but for rounding
         expected = super().gradients()
         for layer, part, keep in reversed(list(zip(self.layers, prepared, plain, strict=True))):
             dy = layer.backward(ops, part, dy, keep, expected.get(layer.name, {}), True)
-        pairs = {f"{name}.{key}": (found[name][key], gradient) for name in expected for key, gradient in expected[name].items()}
+        trained = [(layer.name, key) for layer in self.layers for key in layer.params if layer.trains(key)]
+        pairs = {f"{name}.{key}": (found[name][key], expected[name][key]) for name, key in trained}
+        size = max(added, *(np.linalg.norm(gradient) for gradient in (dy, *(theirs for _, theirs in pairs.values()))))
         pairs |= {} if dx is None else {"input": (dx, dy)}
         for name, (ours, theirs) in pairs.items():
             norm, error = np.linalg.norm(theirs), np.linalg.norm(np.asarray(ours, np.float64) - theirs)
-            if not error <= (HALF if self.kind.amp else BOUND) * norm + np.finfo(theirs.dtype).tiny:
+            if not error <= (HALF if self.kind.amp else BOUND) * max(norm, SMALL * size):
                 raise self._error("backward", f"the gradient of {name} differs by {error / max(norm, 1e-300):.2g} of its norm")
 
     def _error(self, way: str, what: str) -> CheckError:

@@ -48,19 +48,23 @@ class Program:
         return [k for k, step in enumerate(self.steps) if step.joint]
 
     def __str__(self) -> str:
-        rows = [("step", "layers", "made by", "takes -> gives", "keeps")]
-        for step in self.steps:
-            layers = ", ".join(type(layer).__name__ for layer in step.layers) or "conversion"
-            made_by = step.rule or ("plain" if step.layers else "")
-            forms = f"{step.takes} -> {step.gives}" + (", all blocks at once" if step.joint else "")
-            rows.append((step.name, layers, made_by, forms, step.keeps))
-        widths = [max(len(row[column]) for row in rows) + 2 for column in range(5)]
-        kind = self.kind
-        marks = [name for name in ("training", "smooth", "truncated", "streams", "records", "amp") if getattr(kind, name)]
-        given = "images shown at every step" if kind.static else f"a sequence of {'spikes' if kind.binary else 'numbers'}"
-        head = f"{kind.backend}: {given}, {' x '.join(map(str, kind.shape))}, {kind.dtype}" + "".join(f", {m}" for m in marks)
+        rows = [("step", "layers", "made by", "takes -> gives", "keeps"), *map(_row, self.steps)]
+        widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
         lines = ["".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([head, f"enters as {self.entry}", *lines])
+        return "\n".join([str(self.kind), f"enters as {self.entry}", *lines])
+
+
+def _row(step: Step) -> tuple[str, ...]:
+    """-> a step's row in the table."""
+    layers = ", ".join(type(layer).__name__ for layer in step.layers) or "conversion"
+    made_by = step.rule or ("plain" if step.layers else "")
+    return (
+        step.name,
+        layers,
+        made_by,
+        f"{step.takes} -> {step.gives}" + (", all blocks at once" if step.joint else ""),
+        step.keeps,
+    )
 
 
 def lower(layers: Sequence[Layer], shapes: list[tuple[int, ...]], kind: Kind, ops: SimpleNamespace) -> Program:

@@ -46,6 +46,11 @@ class Kind:
         """Do all time steps run in one go, with no state from outside and none that is detached on the way?"""
         return not (self.truncated or self.streams)
 
+    def __str__(self) -> str:
+        given = "images shown at every step" if self.static else f"a sequence of {'spikes' if self.binary else 'numbers'}"
+        marks = [name for name in ("training", "smooth", "truncated", "streams", "records", "amp") if getattr(self, name)]
+        return ", ".join([f"{self.backend}: {given}", " x ".join(map(str, self.shape)), str(self.dtype), *marks])
+
 
 class Step:
     """Base of the steps.

@@ -7,10 +7,21 @@ from collections.abc import Sequence
 from ..ops.surrogate import SURROGATES
 from .base import Layer, Parameter, check_options, nearest
 from .dropout import Dropout
-from .neurons import Alpha, Lapicque, Leaky, LeakyIntegrator, Neuron, Synaptic
-from .nodes import IFNode, LIFNode, Node, ParametricLIFNode
+from .neurons import (
+    Alpha,
+    IFNode,
+    Lapicque,
+    Leaky,
+    LeakyIntegrator,
+    LIFNode,
+    Neuron,
+    Node,
+    ParametricLIFNode,
+    RLeaky,
+    RSynaptic,
+    Synaptic,
+)
 from .normalization import BatchNorm1d, BatchNorm2d
-from .recurrent import RLeaky, RSynaptic
 from .spatial import AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 
+from .. import logs
 from ..ops.surrogate import MAKERS, Surrogate
 from .style import (
     BLUE,
@@ -92,11 +92,10 @@ def _line(ax: Axes, rows: list[dict], key: str, factor: float = 1, **options) ->
 def _rows(metrics) -> list[dict]:
     if isinstance(metrics, (str, os.PathLike)):
         path = Path(metrics)
-        path = path / "metrics.jsonl" if path.is_dir() else path
         try:
-            metrics = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-        except json.JSONDecodeError as error:
-            raise ValueError(f"metrics: {path} holds a line that is not JSON: {error}") from None
+            metrics = logs.read_rows(path / logs.ROWS if path.is_dir() else path)
+        except ValueError as error:
+            raise ValueError(f"metrics: {error}") from None
     if not isinstance(metrics, (list, tuple)) or not all(isinstance(row, dict) and "iteration" in row for row in metrics):
         raise ValueError(f'metrics must be a list of dicts with an "iteration", or a run folder, got {metrics!r:.80}')
     return metrics

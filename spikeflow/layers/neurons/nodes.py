@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 
-from ..ops.neurons.model import Model
-from ..ops.surrogate import Sigmoid, Surrogate
-from .base import Layer
-from .neurons import Neuron, a_surrogate, finite
+from ...ops.neurons.model import Model
+from ...ops.surrogate import Sigmoid, Surrogate
+from ..base import Layer
+from .base import Neuron, a_surrogate, finite
 
 __all__ = ["IFNode", "LIFNode", "Node", "ParametricLIFNode"]
 

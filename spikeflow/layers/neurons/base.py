@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ops.neurons.model import COMMON, RESETS, Model, Trajectory
-from ..ops.surrogate import Surrogate, atan, from_config
-from .base import Layer
+from ...ops.neurons.model import COMMON, RESETS, Model, Trajectory
+from ...ops.surrogate import Surrogate, atan, from_config
+from ..base import Layer
 
-__all__ = ["Alpha", "Lapicque", "Leaky", "LeakyIntegrator", "Neuron", "Synaptic"]
+__all__ = ["Kept", "Neuron", "Prepared", "a_surrogate", "finite"]
 
 
 @dataclass
@@ -278,234 +278,6 @@ class Neuron(Layer):
         return chosen
 
 
-class Leaky(Neuron):
-    """Leaky integrate-and-fire neuron, snnTorch's ``Leaky``; derived in ``spikeflow.ops.neurons.leaky``.
-
-    Parameters
-    ----------
-    beta : float or array
-        Decay of the membrane per time step, clamped to [0, 1] in forward.
-    threshold, spike_grad, reset_mechanism, **common
-        As for every ``Neuron``.
-    learn_beta : bool
-    reset_delay : bool
-        A spike resets the membrane one step later (True), or in its own step.
-    """
-
-    neuron, own_names, decays = "leaky", ("beta",), ("beta",)
-
-    def __init__(
-        self, beta, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract",
-        learn_beta: bool = False, learn_threshold: bool = False, reset_delay: bool = True, **common,
-    ):  # fmt: skip
-        super().__init__(threshold, spike_grad, reset_mechanism, learn_threshold, **common)
-        self._numbers("beta", beta, learn_beta, 0, 1)
-        self.reset_delay = bool(reset_delay)
-
-    def plain(self):
-        if self.learned or self.graded or self.inhibition or not self.reset_delay:
-            return None
-        numbers = [self.current(name) for name in ("beta", "threshold")]
-        if any(number.ndim for number in numbers):
-            return None
-        return float(numbers[0]), float(numbers[1]), self.reset_mechanism, self.spike_grad
-
-
-class LeakyIntegrator(Neuron):
-    """A membrane that leaks and integrates and never fires, to be read out; derived in
-    ``spikeflow.ops.neurons.leaky_integrator``.
-
-    Its spikes are zeros. It can only be the last layer.
-
-    Parameters
-    ----------
-    beta : float or array
-        Decay of the membrane per time step, clamped to [0, 1] in forward.
-    learn_beta : bool
-    """
-
-    neuron, own_names, decays = "leaky_integrator", ("beta",), ("beta",)
-
-    def __init__(self, beta, learn_beta: bool = False):
-        super().__init__(reset_mechanism="none")
-        self._numbers("beta", beta, learn_beta, 0, 1)
-
-    @property
-    def model(self):
-        return Model(self.neuron, "none", self.spike_grad, fires=False)
-
-    @property
-    def emits_bits(self):
-        return False
-
-    def choices(self, kept):
-        return {}
-
-    def snntorch_constants(self):
-        return {}
-
-
-class Lapicque(Neuron):
-    """Lapicque's neuron, a resistor and a capacitor, snnTorch's ``Lapicque``; derived in ``spikeflow.ops.neurons.lapicque``.
-
-    Parameters
-    ----------
-    beta : float or array, optional
-        Decay of the membrane per time step, clamped to [0, 1] in forward; 1 - time_step / (R C) by default.
-    R, C : float, optional
-        Resistance in ohm and capacitance in farad. Both without ``beta``; of the two with it, the missing one follows, and R is 1
-        without either.
-    time_step : float
-        In seconds.
-    threshold, spike_grad, reset_mechanism, **common
-        As for every ``Neuron``.
-    learn_beta : bool
-        R stays what it is, and C follows.
-
-    Raises
-    ------
-    ValueError
-        Neither ``beta`` nor R and C; three that contradict each other; a decay outside [0, 1].
-    """
-
-    neuron, own_names, decays = "lapicque", ("beta",), ("beta",)
-
-    def __init__(
-        self, beta=None, R: float | None = None, C: float | None = None, time_step: float = 1.0, threshold=1.0,
-        spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract", learn_beta: bool = False, **common,
-    ):  # fmt: skip
-        super().__init__(threshold, spike_grad, reset_mechanism, **common)
-        for name, value in (("R", R), ("C", C), ("time_step", time_step)):
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not (number and np.isfinite(value) and value > 0) and (value is not None or name == "time_step"):
-                raise ValueError(f"{name} must be a positive finite number, got {value!r}")
-            setattr(self, name, value if value is None else float(value))
-        both = R is not None and C is not None
-        if beta is None and not both:
-            raise ValueError(f"beta is needed, or R and C; got R={R!r}, C={C!r}")
-        self._numbers("beta", 1 - self.time_step / (R * C) if beta is None else beta, learn_beta, 0, 1)
-        if both and not np.allclose(self.beta, 1 - self.time_step / (R * C), rtol=0, atol=1e-6):
-            raise ValueError(f"beta={beta} contradicts 1 - time_step / (R C) = {1 - self.time_step / (R * C):g}; leave one out")
-        if C is not None and np.any(np.asarray(self.beta) == 1):
-            raise ValueError("beta must be below 1 where C is given: R = time_step / (C (1 - beta))")
-        self.resistance = 1.0 if R is None else self.R  # in ohm
-        if R is None and C is not None:
-            self.resistance = self.time_step / (self.C * (1 - np.asarray(self.beta)))
-
-    def number_names(self):
-        return [*super().number_names(), "resistance"]
-
-    def own(self, values):
-        beta = np.clip(values["beta"], 0, 1)
-        return [beta, values["resistance"] * (1 - beta)]
-
-    def own_backward(self, values, down):
-        dbeta, dgain = down
-        return {"beta": (dbeta - values["resistance"] * dgain) * self._inside(values, "beta")}
-
-    def learned_rows(self):
-        return super().learned_rows() | ({"gain": ("complement", "beta")} if "beta" in self.learned else {})
-
-    def snntorch_constants(self):
-        constants = super().snntorch_constants()
-        del constants["resistance"]
-        beta, dt = np.asarray(self.beta), self.time_step
-        if self.R is not None and self.C is not None:
-            return constants | {"R": self.R, "C": self.C, "time_step": dt, "beta": np.exp(-dt / (self.R * self.C))}
-        with np.errstate(divide="ignore"):
-            product = dt / np.log(1 / beta)  # snnTorch's R C
-        R = self.R or (1.0 if self.C is None else product / self.C)
-        return constants | {"R": R, "C": product / R if self.C is None else self.C, "time_step": dt}
-
-
-class Synaptic(Neuron):
-    """Neuron with a synaptic current that decays on its own, snnTorch's ``Synaptic``; see ``spikeflow.ops.neurons.synaptic``.
-
-    Parameters
-    ----------
-    alpha, beta : float or array
-        Decay of the synaptic current, and of the membrane, per time step; clamped to [0, 1] in forward.
-    threshold, spike_grad, reset_mechanism, **common
-        As for every ``Neuron``.
-    learn_alpha, learn_beta : bool
-    reset_delay : bool
-        A spike resets the membrane one step later (True), or in its own step.
-    """
-
-    neuron, own_names, decays = "synaptic", ("alpha", "beta"), ("alpha", "beta")
-
-    def __init__(
-        self, alpha, beta, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "subtract",
-        learn_alpha: bool = False, learn_beta: bool = False, reset_delay: bool = True, **common,
-    ):  # fmt: skip
-        super().__init__(threshold, spike_grad, reset_mechanism, **common)
-        self._numbers("alpha", alpha, learn_alpha, 0, 1)
-        self._numbers("beta", beta, learn_beta, 0, 1)
-        self.reset_delay = bool(reset_delay)
-
-
-class Alpha(Neuron):
-    """Neuron whose membrane answers a spike by an alpha function, snnTorch's ``Alpha``; see ``spikeflow.ops.neurons.alpha``.
-
-    Parameters
-    ----------
-    alpha, beta : float or array
-        Decay of the exciting and of the inhibiting current per time step: 0 <= beta < alpha <= 1.
-    threshold, spike_grad, reset_mechanism, **common
-        As for every ``Neuron``, but for the default reset, "zero".
-    learn_alpha, learn_beta : bool
-
-    Raises
-    ------
-    ValueError
-        alpha is not above beta, here or, where they are learned, when the network runs.
-    """
-
-    neuron, own_names, decays = "alpha", ("alpha", "beta"), ("alpha", "beta")
-
-    def __init__(
-        self, alpha, beta, threshold=1.0, spike_grad: Surrogate | None = None, reset_mechanism: str = "zero",
-        learn_alpha: bool = False, learn_beta: bool = False, **common,
-    ):  # fmt: skip
-        super().__init__(threshold, spike_grad, reset_mechanism, **common)
-        self._numbers("alpha", alpha, learn_alpha, 0, 1)
-        self._numbers("beta", beta, learn_beta, 0, 1)
-        self._check_order(np.asarray(self.alpha), np.asarray(self.beta))
-
-    def _check_order(self, alpha, beta) -> None:
-        try:
-            ordered = (alpha > beta).all()
-        except ValueError:
-            raise ValueError(f"alpha and beta must fit together, got shapes {alpha.shape} and {beta.shape}") from None
-        if not ordered:
-            raise ValueError(f"alpha must be greater than beta, got alpha={alpha}, beta={beta}")
-
-    def prepare(self, ops, shape, dtype, numbers=None):
-        prepared = super().prepare(ops, shape, dtype, numbers)
-        self._check_order(*prepared.params[len(COMMON) : len(COMMON) + 2])  # in the network's precision
-        return prepared
-
-    def learned_rows(self):
-        """Decays that are learned must be asked for: they are refused once they have passed each other."""
-        return None if self.learns_own else super().learned_rows()
-
-    def own(self, values):
-        alpha, beta = (np.clip(values[name], 0, 1) for name in self.own_names)
-        with np.errstate(divide="ignore", invalid="ignore"):  # at beta = 0, where tau = 1; equal decays are refused afterwards
-            return [alpha, beta, np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1]
-
-    def own_backward(self, values, down):
-        dalpha, dbeta, dtau = down
-        alpha, beta = (np.clip(values[name], 0, 1) for name in self.own_names)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            a, b = np.log(alpha), np.log(beta)
-            slopes = b / (alpha * (b - a) ** 2), np.where(beta > 0, -a / (beta * (b - a) ** 2), 0.0)  # (9) of alpha
-        return {
-            "alpha": (dalpha + dtau * np.nan_to_num(slopes[0])) * self._inside(values, "alpha"),
-            "beta": (dbeta + dtau * slopes[1]) * self._inside(values, "beta"),
-        }
-
-
 def finite(name: str, value) -> float | np.ndarray:
     """-> value as a float or an array of float64; ValueError, naming the option, if it holds anything but finite numbers."""
     try:
@@ -515,7 +287,11 @@ def finite(name: str, value) -> float | np.ndarray:
         real = False
     if not real or array.size == 0:
         raise ValueError(f"{name} must be a finite number or an array of them, got {value!r}")
-    return float(array) if array.ndim == 0 else array.astype(np.float64)
+    if array.ndim == 0:
+        return float(array)
+    numbers = array.astype(np.float64)
+    numbers.flags.writeable = False  # an option changes by being set anew, which programs take notice of
+    return numbers
 
 
 def a_surrogate(name: str, value, default: Callable[[], Surrogate]) -> Surrogate:

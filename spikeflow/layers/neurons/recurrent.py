@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..initializers import fan_in_uniform
-from ..ops.neurons.model import Model, Trajectory
-from ..ops.surrogate import Surrogate
-from .base import positive_int
-from .neurons import Kept, Neuron
+from ...initializers import fan_in_uniform
+from ...ops.neurons.model import Model, Trajectory
+from ...ops.surrogate import Surrogate
+from ..base import positive_int
+from .base import Kept, Neuron
 
 __all__ = ["RLeaky", "RSynaptic"]
 
@@ -158,31 +158,41 @@ class Recurrent(Neuron):
     def backward_numbers(self, ops, prepared, dy, kept, grads, dmembrane=None):
         if not self.all_to_all:
             return super().backward_numbers(ops, prepared, dy, kept, grads, dmembrane)
-        packed = prepared.recurrence[0]
-        z, model = kept.x, prepared.model
+        di, dparams = self._back_in_time(ops, prepared, dy, kept, dmembrane)
+        if self.learn_recurrent:
+            z, T = kept.x, len(di)
+            gradients = (grads["recurrent.weight"], grads["recurrent.bias"])
+            merged = (values.reshape(T * z.shape[1], *z.shape[2:]) for values in (di, z[:T]))
+            self._product_backward(ops, prepared.recurrence[0], *merged, *gradients, False)
+        return (ops.rows_sum(di) if kept.shape[0] == 1 and len(di) > 1 else di), dparams
+
+    def _back_in_time(self, ops, prepared, dy, kept, dmembrane):
+        """-> di (T, B, ...), and the gradients (P, 1 or F) of ``params``, or None."""
+        z, model, packed = kept.x, prepared.model, prepared.recurrence[0]
         T, shape, M = z.shape[0] - 1, tuple(z.shape[1:]), kept.membrane.shape[1]
         carry, back = ops.rows_zeros((len(model.states), M), z.dtype), None
         di, total, wanted = [], None, self.wanted(model)
         for t in reversed(range(T)):
             if kept.truncate is not None and t + 1 < T and (t + 1) % kept.truncate == 0:
                 carry, back = ops.rows_zeros(carry.shape, z.dtype), None
-            given = [d for d in (None if dy is None else dy[t], back) if d is not None]
-            dz = ops.rows_add(*given) if len(given) == 2 else given[0] if given else ops.rows_zeros(shape, z.dtype)
+            dz = _sum(ops, [None if dy is None else dy[t], back], shape, z.dtype).reshape(1, M)
             outer = None if dmembrane is None else dmembrane[t].reshape(1, M)
             row, dparams = ops.neuron_backward(
-                model, dz.reshape(1, M), outer, _step(kept.trajectory, t), 1, prepared.params, None, wanted, carry=carry,
-                smooth=kept.smooth,
-            )  # fmt: skip
+                model, dz, outer, _step(kept.trajectory, t), 1, prepared.params, None, wanted, carry=carry, smooth=kept.smooth
+            )
             di.append(row.reshape(1, *shape))
             total = dparams if total is None or dparams is None else ops.rows_add(total, dparams)
             if t:
                 back = self._product_backward(ops, packed, di[-1][0], z[t], None, None, True)
-        di = ops.rows_join(di[::-1])
-        if self.learn_recurrent:
-            gradients = (grads["recurrent.weight"], grads["recurrent.bias"])
-            merged = (values.reshape(T * shape[0], *shape[1:]) for values in (di, z[:T]))
-            self._product_backward(ops, packed, *merged, *gradients, False)
-        return (ops.rows_sum(di) if kept.shape[0] == 1 and T > 1 else di), total
+        return ops.rows_join(di[::-1]), total
+
+
+def _sum(ops, gradients: list, shape, dtype):
+    """-> the sum of those of two gradients that are not None, zeros if there is none."""
+    given = [gradient for gradient in gradients if gradient is not None]
+    if len(given) == 2:
+        return ops.rows_add(*given)
+    return given[0] if given else ops.rows_zeros(shape, dtype)
 
 
 def _joined(ops, steps: list[Trajectory]) -> Trajectory:
