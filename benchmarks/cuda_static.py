@@ -92,7 +92,7 @@ class Code:
 
 def missing() -> str | None:
     """-> what is missing to compile here, and what to install; None if nothing is."""
-    from spikeflow.ops import gpu
+    from spikeflow.kernels.cuda import gpu
 
     wheels = "install the extra cuda13, whose wheels compile without a card"
     if gpu.SIMULATED:
@@ -145,7 +145,7 @@ def _intermediate_code(launch, cc) -> bytes:
     """Numba compiles a kernel for the device that it finds; here it is told that there is one."""
     from numba import typeof
 
-    from spikeflow.ops.gpu import cuda
+    from spikeflow.kernels.cuda.gpu import cuda
 
     device = SimpleNamespace(compute_capability=cc)
     with mock.patch("numba.cuda.dispatcher.get_current_device", lambda: device):
@@ -246,7 +246,7 @@ def launches_of(layers: Sequence, loss_fn, optimizer: Callable, images: tuple[in
     ``images`` is the shape of a batch, ``optimizer`` makes one of parameters, ``step`` are options of ``loss_and_grad``.
     """
     import spikeflow as sf
-    from spikeflow.ops import gpu
+    from spikeflow.kernels.cuda import gpu
 
     with gpu.dry() as launches:
         net = sf.Sequential(*layers, backend="cuda")

@@ -236,7 +236,7 @@ class LayerAlone:
 
     def seconds(self) -> dict[str, float]:
         """Take all blocks forward and back -> the seconds that each direction took."""
-        from spikeflow.ops.simd import scratch
+        from spikeflow.kernels.cpu.simd import scratch
 
         totals = dict.fromkeys(DIRECTIONS, 0.0)
         for block in self.blocks:

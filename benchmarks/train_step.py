@@ -121,7 +121,7 @@ def own_step(task: candidates.Task, inference: bool, backend: str = "cpu") -> Ca
 
 def card() -> str:
     """-> the GPU's name; RuntimeError, with what is missing, if kernels cannot run here."""
-    from spikeflow.ops import gpu
+    from spikeflow.kernels.cuda import gpu
 
     gpu.require()
     if gpu.SIMULATED:
@@ -148,7 +148,7 @@ class OnDevice:
 
     @staticmethod
     def _done(result):
-        from spikeflow.ops import gpu
+        from spikeflow.kernels.cuda import gpu
 
         gpu.cuda.synchronize()
         return result

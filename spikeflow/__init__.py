@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import datasets, encoding, logs, losses, metrics, optim, plotting, schedulers, surrogate
     from .checkpoint import load
     from .finite_differences import gradcheck
+    from .kernels.cpu.parallel import get_num_threads, set_num_threads
     from .layers import (
         Alpha,
         AvgPool2d,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         Synaptic,
     )  # fmt: skip
     from .network import Sequential
-    from .parallel import get_num_threads, set_num_threads
     from .recurrences import explain
 
 _MODULES = ("datasets", "encoding", "logs", "losses", "metrics", "optim", "plotting", "schedulers", "surrogate")
@@ -63,10 +63,10 @@ _NAMES = {
     "Sequential": "network",
     "Synaptic": "layers",
     "explain": "recurrences",
-    "get_num_threads": "parallel",
+    "get_num_threads": "kernels.cpu.parallel",
     "gradcheck": "finite_differences",
     "load": "checkpoint",
-    "set_num_threads": "parallel",
+    "set_num_threads": "kernels.cpu.parallel",
 }
 
 __all__ = [

@@ -105,7 +105,7 @@ def load(name: str) -> SimpleNamespace:
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
     if name == "cuda":
-        from .ops import gpu
+        from .kernels.cuda import gpu
 
         gpu.require()
     return _table(name)

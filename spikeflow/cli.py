@@ -181,8 +181,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from . import datasets, parallel, training
+    from . import datasets, training
     from .checkpoint import CheckpointError, load_with_info
+    from .kernels.cpu import parallel
 
     if arguments.threads is not None:
         parallel.set_num_threads(arguments.threads)

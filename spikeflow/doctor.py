@@ -113,7 +113,7 @@ def _processor() -> tuple[str, dict]:
     import llvmlite.binding
     from numba.core import config
 
-    from .ops.simd import vector_lanes
+    from .kernels.cpu.simd import vector_lanes
 
     features = llvmlite.binding.get_host_cpu_features()
     facts = {"name": _processor_name(), "code_for": config.CPU_NAME or llvmlite.binding.get_host_cpu_name()}
@@ -132,15 +132,15 @@ def _processor_name() -> str:
 
 
 def _threads() -> tuple[str, dict]:
-    from .parallel import get_num_threads
+    from .kernels.cpu.parallel import get_num_threads
 
     cores, mine = os.cpu_count() or 1, get_num_threads()
     return f"{mine} used, of {cores} cores in the machine", {"threads": mine, "cores": cores}
 
 
 def _cache() -> tuple[str, dict]:
+    from .kernels import jit
     from .memory import format_bytes
-    from .ops import jit
 
     facts: dict[str, Any] = {"folder": None, "problem": None, "entries": 0, "bytes": 0}
     try:
@@ -196,7 +196,7 @@ def _cpu() -> tuple[str, dict]:
     import numpy as np
 
     from . import backends
-    from .ops import jit
+    from .kernels import jit
 
     backends.load("cpu")
 
@@ -214,7 +214,7 @@ def _cpu() -> tuple[str, dict]:
 
 
 def _cuda_target() -> tuple[str, dict]:
-    from .ops import gpu
+    from .kernels.cuda import gpu
 
     implementation, version = getattr(gpu.cuda, "implementation", None), installed("numba-cuda")
     facts = {"implementation": implementation, "simulated": gpu.SIMULATED, "numba-cuda": version}
@@ -227,7 +227,7 @@ def _cuda_target() -> tuple[str, dict]:
 
 
 def _cuda_driver() -> tuple[str, dict]:
-    from .ops import gpu
+    from .kernels.cuda import gpu
 
     if gpu.SIMULATED:
         return "not asked: the simulator needs none", {"version": None, "problem": None}
@@ -249,7 +249,7 @@ def _kernel_module() -> str | None:
 
 
 def _cuda_toolkit() -> tuple[str, dict]:
-    from .ops import gpu
+    from .kernels.cuda import gpu
 
     if gpu.SIMULATED:
         return "not asked: the simulator needs none", {"problem": None}
@@ -285,7 +285,7 @@ def _describe(label: str, library: dict[str, Any]) -> str:
 
 
 def _cuda_devices() -> tuple[str, dict]:
-    from .ops import gpu
+    from .kernels.cuda import gpu
 
     if gpu.SIMULATED or gpu.driver_problem() is not None:
         return "none", {"devices": []}
@@ -314,7 +314,7 @@ def _memory(device: dict[str, Any]) -> str:
 
 def _cuda() -> tuple[str, dict]:
     from . import backends
-    from .ops import gpu
+    from .kernels.cuda import gpu
 
     try:
         gpu.require()

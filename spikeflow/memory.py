@@ -29,12 +29,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import parallel
 from .engine.host import LANES, LEAST, HostCall, block_size
+from .kernels.cpu import parallel
+from .kernels.cpu.simd import scratch_size
 from .layers import AvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d
 from .layers.normalization import BatchNorm
 from .losses import Loss
-from .ops.simd import scratch_size
 
 __all__ = [
     "LayerMemory",

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import backends, inspection, memory, parallel, random
+from . import backends, inspection, memory, random
 from . import summary as summaries
 from .engine import check
 from .engine.executor import Executor, channel_last
 from .engine.host import HostCall, block_size
 from .engine.lower import Program, lower
 from .engine.steps import Kind
+from .kernels.cpu import parallel
+from .kernels.cpu.simd import Arena
 from .layers import Layer, Neuron, Parameter, check_chain, from_config
 from .layers.base import Run, positive_int, zero_grads
 from .losses import Loss
 from .ops.finite import all_finite
-from .ops.simd import Arena
 
 if TYPE_CHECKING:
     from .engine.device import Store
@@ -106,7 +107,7 @@ class Sequential:
     def _move(self) -> Store:
         """Move the parameters to the device."""
         from .engine.device import Store
-        from .ops import gpu
+        from .kernels.cuda import gpu
 
         self._device_arenas = {use: gpu.Arena() for use in ("forward", "step", "other")}
         return Store(self._all_parameters())

@@ -6,7 +6,7 @@ import itertools
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from .ops import gpu
+from .kernels.cuda import gpu
 from .ops.adam.cuda import adam_step
 from .ops.sgd.cuda import sgd_step
 from .optim import State

@@ -35,10 +35,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import checkpoint, datasets, logs, losses, memory, metrics, optim, parallel, presets
+from . import checkpoint, datasets, logs, losses, memory, metrics, optim, presets
 from . import encoding as encodings
 from ._version import __version__
 from .files import atomic_write
+from .kernels.cpu import parallel
 from .layers.base import positive_int
 from .network import Sequential
 from .ops.finite import all_finite

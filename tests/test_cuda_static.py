@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikeflow.ops import gpu
-from spikeflow.ops.gpu import cuda
+from spikeflow.kernels.cuda import gpu
+from spikeflow.kernels.cuda.gpu import cuda
 from spikeflow.ops.neurons import learned_cuda
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -143,7 +143,7 @@ def test_a_product_that_is_fused_into_a_sum_is_found():
 
 @compiles
 def test_a_product_by_times_is_not():
-    from spikeflow.ops.rounding import times
+    from spikeflow.kernels.rounding import times
 
     def leaks(x, y):
         i = cuda.grid(1)

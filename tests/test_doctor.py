@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from spikeflow import cli, doctor
-from spikeflow.ops import gpu
+from spikeflow.kernels.cuda import gpu
 
 
 def of(name):

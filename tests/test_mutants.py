@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import spikeflow as sf
-from spikeflow import backends, parallel
+from spikeflow import backends
+from spikeflow.kernels.cpu import parallel
 
 CONVOLUTIONS, NEURONS = ("0", "3"), ("2", "4", "7")
 

@@ -60,7 +60,7 @@ def test_gradcheck_stays_a_function_whatever_is_imported_first():
 
 
 def tables():
-    from spikeflow.ops import gpu
+    from spikeflow.kernels.cuda import gpu
 
     with gpu.dry():  # as if there were a card
         return {name: vars(backends.load(name)) for name in backends.BACKENDS}

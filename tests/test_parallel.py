@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 import spikeflow as sf
-from spikeflow import parallel
+from spikeflow.kernels.cpu import parallel
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 import spikeflow as sf
 from spikeflow import surrogate
-from spikeflow.ops import jit
+from spikeflow.kernels import jit
 
 
 def rows_net(**options):

@@ -31,7 +31,7 @@ def test_the_cuda_backend_in_the_simulator(record_property):
 
 
 def test_without_a_card_the_gpu_tests_say_what_they_need():
-    from spikeflow.ops import gpu
+    from spikeflow.kernels.cuda import gpu
 
     try:
         gpu.require()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ops import gpu
+from ..kernels.cuda import gpu
 from ..ops.scale import scale_columns
 from .forms import CENTRED, NORMALISED, NUMBERS, Centred, Normalised, Summed
 from .steps import Step

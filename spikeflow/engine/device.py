@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.cuda import gpu
 from ..layers import Layer
 from ..layers.base import Home, Parameter, Run
 from ..losses import Loss
 from ..losses import cuda as device_losses
-from ..ops import gpu
 from ..ops.events import SpikeWords
 from ..ops.finite_cuda import count_not_finite
 from .executor import channel_first, output_gradient

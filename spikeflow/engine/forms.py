@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..kernels.cpu.half import Halved, halved
 from ..ops.events import SpikeWords
-from ..ops.half import Halved, halved
 
 __all__ = [
     "BITS", "CENTRED", "NORMALISED", "NUMBERS", "Centred", "Normalised", "Summed", "as_it_is", "concatenated", "copied", "cut",

@@ -15,18 +15,18 @@ for each block, takes all blocks at once. What the blocks keep meanwhile lives i
 from __future__ import annotations
 
 import contextlib
-import functools
+import copy
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from .. import parallel
+from ..kernels.cpu import parallel
+from ..kernels.cpu.simd import Arena, empty, scratch
+from ..kernels.lazy import lazy
 from ..layers.base import Run
 from ..ops.events import SpikeWords
-from ..ops.simd import Arena, empty, scratch
 from .executor import channel_first, output_gradient
 from .forms import BITS, Summed, copied, dense
 from .lower import Program
@@ -88,7 +88,7 @@ class HostCall:
             for arena in self.arenas:
                 arena.clear()
 
-    @functools.cached_property
+    @lazy
     def trains(self) -> list[bool]:
         """Has a step parameters to train?"""
         return [step.trains for step in self.steps]
@@ -260,7 +260,8 @@ class HostCall:
         else:
             x, self._inputs[i] = self._inputs[i], None
         kept = []
-        run = replace(self.run, first=self.blocks[i].start, states=self.run.states if states is None else states)
+        run = copy.copy(self.run)
+        run.first, run.states = self.blocks[i].start, self.run.states if states is None else states
         for k in range(lo, hi):
             x, keep = self.steps[k].forward(self.ops, self.packed[k], x, run)
             kept.append(keep)
@@ -351,8 +352,9 @@ class HostCall:
                 if isinstance(sums[0], list):
                     parts = [part for lane_parts in sums for part in lane_parts]
                     sums = [self.steps[k].settle(self.ops, self.packed[k], key, parts)]
+                total = parameter.grad
                 for gradient in sums:
-                    parameter.grad += gradient
+                    total += gradient
 
 
 def in_place(step: Step) -> dict[str, dict[str, np.ndarray]]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..kernels.cuda import gpu
 from ..layers import Neuron
 from ..layers.neurons import Prepared
-from ..ops import gpu
 from ..ops.neurons import learned_cuda
 
 __all__ = ["add_gradients", "prepare"]

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.cpu.half import halved
+from ..kernels.lazy import lazy
 from ..layers import Layer, Neuron
 from ..layers.normalization import BatchNorm
-from ..ops.half import halved
 from ..ops.neurons.model import Trajectory
 from .forms import CENTRED, NORMALISED, NUMBERS, Centred, concatenated, cut, widened
 
@@ -112,11 +113,16 @@ class Step:
 
     def gradients(self) -> Grads:
         """-> what ``backward`` adds to: zeros, or a list where a gradient is put off until all blocks have passed."""
-        return {
-            layer.name: {key: np.zeros_like(parameter.value) for key, parameter in layer.params.items()}
-            for layer in self.layers
-            if layer.params
-        }
+        grads: Grads = {}
+        for name, key, shape, dtype in self._gradients:
+            grads.setdefault(name, {})[key] = np.zeros(shape, dtype)
+        return grads
+
+    @lazy
+    def _gradients(self) -> list[tuple[str, str, tuple[int, ...], np.dtype]]:
+        """-> (layer's name, parameter's name within it, shape, dtype) of all parameters."""
+        parameters = [(layer.name, key, p.value) for layer in self.layers for key, p in layer.params.items()]
+        return [(name, key, value.shape, value.dtype) for name, key, value in parameters]
 
     def settle(self, ops, packed, key: str, parts: list) -> np.ndarray:
         """-> the gradient that was put off, from what ``backward`` left in the lists of ``gradients``."""

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import parallel
+from ..kernels.cpu import parallel
+from ..kernels.cpu.simd import scratch
 from ..layers import Conv2d, Linear
 from ..layers.base import merged, split_like
 from ..layers.spatial import bias_of
 from ..ops.events import Routed, SpikeWords
-from ..ops.simd import scratch
 from .forms import BITS, NUMBERS, concatenated, copied
 from .steps import Step
 

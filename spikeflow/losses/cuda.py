@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops import gpu, sums
+from ..kernels.cuda import gpu, sums
+from ..kernels.cuda.gpu import cuda
 from ..ops.cross_entropy.cuda import cross_entropy_of, losses_of, rows_of_samples
 from ..ops.cross_entropy.statistics import make_put, make_statistic
-from ..ops.gpu import cuda
 from .base import Loss, LossSum
 from .membrane import ce_max_membrane_loss, ce_membrane_loss, mse_membrane_loss, tet_loss
 from .rate import ce_count_loss, ce_rate_loss, l1_rate_sparsity, mse_count_loss, mse_rate_loss

@@ -17,7 +17,7 @@ import functools
 
 import numpy as np
 
-from .jit import kernel
+from ..kernels.jit import kernel
 
 __all__ = ["moved_images"]
 

@@ -10,10 +10,10 @@ import functools
 
 import numpy as np
 
-from .. import parallel
+from ..kernels.cpu import parallel
+from ..kernels.cpu.simd import stack_array
+from ..kernels.jit import inline, kernel
 from .adam.cpu import PART
-from .jit import inline, kernel
-from .simd import stack_array
 
 __all__ = ["clip", "largest", "power_sum", "scale"]
 

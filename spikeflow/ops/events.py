@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import kernel
-from .simd import count_ones, empty
+from ..kernels.cpu.simd import count_ones, empty
+from ..kernels.jit import kernel
+from ..kernels.lazy import lazy
 
 __all__ = ["WORD", "Awaited", "Fired", "Pooled", "Routed", "SpikeIndex", "SpikeWords"]
 
@@ -74,7 +75,7 @@ class SpikeWords:
         shifts = (steps % WORD).astype(np.uint64).reshape(-1, *[1] * (self.words.ndim - 1))
         return ((self.words[steps // WORD] >> shifts) & np.uint64(1)).astype(dtype)
 
-    @functools.cached_property
+    @lazy
     def density(self) -> float:
         """Spikes per neuron and step."""
         return make_count()(self.words.reshape(-1)) / (self.num_steps * self.words[0].size)

@@ -10,8 +10,8 @@ import functools
 
 import numpy as np
 
-from .. import parallel
-from .jit import kernel
+from ..kernels.cpu import parallel
+from ..kernels.jit import kernel
 
 __all__ = ["all_finite"]
 

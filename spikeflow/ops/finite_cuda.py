@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
-from . import gpu, sums
-from .gpu import cuda
+from ..kernels.cuda import gpu, sums
+from ..kernels.cuda.gpu import cuda
 
 __all__ = ["count_not_finite"]
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..kernels.lazy import lazy
+
 __all__ = [
     "ATan",
     "Erf",
@@ -82,7 +84,7 @@ class Surrogate:
             if not (math.isfinite(value) and value >= least):
                 raise ValueError(f"{self.name}: {key} must be {wanted}, got {value}")
 
-    @property
+    @lazy
     def cache_key(self) -> str | None:
         """The name under which kernels with these functions may be stored on disk; None for functions that are not ours."""
         ours = _is_ours(self.primitive) and _is_ours(self.derivative)
@@ -408,7 +410,7 @@ def _checked(function: Callable, label: str, constants: tuple[float, ...]) -> Ca
         raise TypeError(f"{label} must be a function of x and p, got {function!r}")
     import numba  # not above, since importing spikeflow must not load it
 
-    from .jit import inline
+    from ..kernels.jit import inline
 
     function = getattr(function, "py_func", function)  # of a function that is jitted already
     arguments = numba.float32, numba.typeof(tuple(np.float32(value) for value in constants))

@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="session")
 def device():
     """Skip, saying what is missing, unless kernels can run."""
-    from spikeflow.ops import gpu
+    from spikeflow.kernels.cuda import gpu
 
     try:
         gpu.require()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikeflow.ops import gpu
+from spikeflow.kernels.cuda import gpu
 from spikeflow.ops.events import SpikeWords
 
 

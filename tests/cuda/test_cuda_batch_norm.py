@@ -10,8 +10,8 @@ from spikeflow.engine import batch_norm_on_device
 from spikeflow.engine.forms import Centred, Normalised, Summed
 from spikeflow.engine.rules import batch_norm
 from spikeflow.engine.steps import Kind
+from spikeflow.kernels.cuda import gpu
 from spikeflow.layers import BatchNorm1d, BatchNorm2d
-from spikeflow.ops import gpu
 from spikeflow.ops.batch_norm import cpu, cuda, reference
 
 SHAPES = [(2, 1), (3, 11), (29, 3), (37, 5)]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from dyadic_arrays import dyadic, merge, same_bits, spikes, words
 
-from spikeflow.ops import gemm, gpu
+from spikeflow.kernels.cuda import gemm, gpu
+from spikeflow.kernels.cuda.gemm import Tile
 from spikeflow.ops.conv2d import cuda, reference
 from spikeflow.ops.events import Routed
-from spikeflow.ops.gemm import Tile
 from spikeflow.ops.pool2d import reference as pool2d
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from spikeflow import backends
+from spikeflow.kernels.cuda import gpu
 from spikeflow.layers import Dropout
-from spikeflow.ops import gpu, scale
+from spikeflow.ops import scale
 
 
 @pytest.mark.parametrize("R, C", [(1, 1), (3, 20), (25, 3), (30, 5)])

@@ -8,7 +8,7 @@ import pytest
 import spikeflow as sf
 from spikeflow import surrogate
 from spikeflow.engine import learned_on_device
-from spikeflow.ops import gpu
+from spikeflow.kernels.cuda import gpu
 from spikeflow.ops.neurons import learned_cuda
 
 B, T, F = 2, 3, 5

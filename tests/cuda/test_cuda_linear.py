@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dyadic_arrays import dyadic, same_bits
 
-from spikeflow.ops import gpu
+from spikeflow.kernels.cuda import gpu
 from spikeflow.ops.linear import cuda, reference
 
 SHAPES = [(1, 1, 1), (3, 5, 2), (9, 4, 9), (2, 21, 3), (33, 3, 10)]  # (N, F, O)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import spikeflow.losses as sl
+from spikeflow.kernels.cuda import gpu
 from spikeflow.losses import cuda as device
-from spikeflow.ops import gpu
 from spikeflow.ops.cross_entropy import cpu, reference
 
 T, B, K, GROUP = 4, 5, 3, 2

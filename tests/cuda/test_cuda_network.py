@@ -7,7 +7,7 @@ import pytest
 
 import spikeflow as sf
 from spikeflow import surrogate
-from spikeflow.ops import gpu
+from spikeflow.kernels.cuda import gpu
 
 LIF = {"beta": 0.5, "spike_grad": surrogate.fast_sigmoid(slope=25)}
 B, T = 2, 3

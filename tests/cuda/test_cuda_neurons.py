@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spikeflow import backends, surrogate
-from spikeflow.ops import gpu
+from spikeflow.kernels.cuda import gpu
 from spikeflow.ops.events import SpikeWords
 from spikeflow.ops.neurons import cpu, cuda
 from spikeflow.ops.neurons.model import Model

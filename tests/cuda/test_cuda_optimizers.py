@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from spikeflow import optim
+from spikeflow.kernels.cuda import gpu
 from spikeflow.layers.base import Parameter
-from spikeflow.ops import gpu
 from spikeflow.ops.adam import cpu as adam_cpu
 from spikeflow.ops.adam import cuda as adam_cuda
 from spikeflow.ops.adam import reference as adam_reference

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dyadic_arrays import dyadic, merge, same_bits, spikes, words
 
-from spikeflow.ops import gpu
+from spikeflow.kernels.cuda import gpu
 from spikeflow.ops.flatten import cuda as flatten
 from spikeflow.ops.flatten import reference as flatten_reference
 from spikeflow.ops.pool2d import cuda, reference

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spikeflow import surrogate
-from spikeflow.ops import gpu
+from spikeflow.kernels.cuda import gpu
 from spikeflow.ops.batch_norm import reference as batch_norm
 from spikeflow.ops.events import SpikeWords
 from spikeflow.ops.neurons import pooled, pooled_cuda

@@ -7,7 +7,7 @@ import pytest
 
 import spikeflow as sf
 from spikeflow import surrogate
-from spikeflow.ops import gpu
+from spikeflow.kernels.cuda import gpu
 from spikeflow.ops.rows import cuda, reference
 
 COMMON = {"spike_grad": surrogate.fast_sigmoid(slope=5), "threshold": 0.5}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spikeflow.ops import gpu, sums
+from spikeflow.kernels.cuda import gpu, sums
 
 SHAPES = [(1, 1), (1, 19), (5, 1), (17, 3), (40, 1), (61, 4), (33, 5), (16, 11), (97, 2), (130, 7)]
 

@@ -8,8 +8,8 @@ import pytest
 import spikeflow as sf
 from spikeflow import surrogate
 from spikeflow.engine.forms import Normalised
+from spikeflow.kernels.cpu.half import Halved
 from spikeflow.layers import BatchNorm1d, BatchNorm2d, Conv2d, Flatten, IFNode, Leaky, LIFNode, Linear, MaxPool2d, Synaptic
-from spikeflow.ops.half import Halved
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((20, 1, 12, 12)).astype(np.float32)

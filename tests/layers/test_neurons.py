@@ -8,7 +8,8 @@ import pytest
 from layer_passes import assert_same_bits, passes
 
 import spikeflow as sf
-from spikeflow import layers, parallel, surrogate
+from spikeflow import layers, surrogate
+from spikeflow.kernels.cpu import parallel
 
 CHANNELS = np.array([0.25, 0.75])[:, None, None]
 FIRING = {  # every neuron that fires, with the numbers that it takes

@@ -47,7 +47,7 @@ for model in models:
         ops.neuron_backward(model, spikes, spikes, kept, steps, params, x, learns, 2, carry)
 words, _ = ops.neuron_forward(Model("leaky", "subtract", atan), images(1, 1025), 70, images(4, 1) / 2, words=True, keep=False)
 
-from spikeflow.ops.half import halved
+from spikeflow.kernels.cpu.half import halved
 
 node = Model("if_node", "hard", atan, reset_delay=False)
 params = np.array([[1], [1], [1], [0]], np.float32)

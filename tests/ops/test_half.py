@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spikeflow.ops.half import Halved, halved
+from spikeflow.kernels.cpu.half import Halved, halved
 
 RNG = np.random.default_rng(0)
 NUMBERS = np.concatenate(

@@ -15,10 +15,10 @@ import pytest
 from numba.core import config
 from spikes import draw_spikes, pack
 
+from spikeflow.kernels.cpu.simd import stack_array, tile_shape, vector_lanes, vector_operations
+from spikeflow.kernels.jit import OPTIONS
 from spikeflow.ops.conv2d import cpu, events
 from spikeflow.ops.events import Routed
-from spikeflow.ops.jit import OPTIONS
-from spikeflow.ops.simd import stack_array, tile_shape, vector_lanes, vector_operations
 
 FLOAT = np.dtype(np.float32)
 LANES = vector_lanes(4)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spikeflow import surrogate
-from spikeflow.ops.jit import OPTIONS, inline
+from spikeflow.kernels.jit import OPTIONS, inline
 from spikeflow.ops.surrogate import RATIONAL, SURROGATES, from_config
 
 DRAWN = [

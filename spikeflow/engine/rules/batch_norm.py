@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ... import parallel
+from ...kernels.cpu import parallel
 from ...layers.normalization import BatchNorm
 from ..forms import CENTRED, NORMALISED, NUMBERS, Centred, Normalised, Summed, widened
 from ..rule import Rule

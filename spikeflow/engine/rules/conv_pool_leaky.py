@@ -22,6 +22,7 @@ class ConvPoolLeaky(ConvPool):
     def __init__(self, layers, shapes, kind, ops):
         super().__init__(layers, shapes, kind, ops, BITS)
         self.neuron = NeuronStep(layers[2:], shapes[2:], kind)
+        self.plain = layers[2].plain()
         self.keeps += ", membrane"
 
     def pack(self, ops, batch):
@@ -29,8 +30,7 @@ class ConvPoolLeaky(ConvPool):
 
     def forward(self, ops, packed, x, run):
         (weight, bias, _), neuron = packed
-        fires = self.layers[2].plain()
-        fired = ops.conv2d_forward_events(x, weight, bias, self.stride, self.padding, self.pool, fires)
+        fired = ops.conv2d_forward_events(x, weight, bias, self.stride, self.padding, self.pool, self.plain)
         kept = self.neuron.narrowed(Kept(Trajectory(fired.membrane), fired.spikes.shape, neuron.params))
         return fired.spikes, (x, (fired.winner, fired.unpooled), kept)
 

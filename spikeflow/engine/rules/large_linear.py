@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ... import parallel
+from ...kernels.cpu import parallel
+from ...kernels.cpu.simd import empty, scratch
 from ...layers import Flatten, Linear
 from ...layers.spatial import bias_of
-from ...ops.simd import empty, scratch
 from ..forms import BITS, concatenated, cut
 from ..rule import Rule
 from ..steps import Step

@@ -50,7 +50,7 @@ class LeakyConvPool(Step):
         convolution, routed = self._convolution(packed), Routed(dy, winner, unpooled, *behind.pool)
         behind.convolve_backward_into(ops, convolution, routed, spikes, None, grads_of_conv.get("bias"), False)
         awaited = Awaited(routed, spikes, convolution.weight, behind.stride, grads_of_conv["weight"])
-        return ops.conv2d_leaky_backward(awaited, current, *self.layers[0].plain()).reshape(1, *spikes.shape[1:])
+        return ops.conv2d_leaky_backward(awaited, current, *self.before.plain).reshape(1, *spikes.shape[1:])
 
     def winners(self, kept):
         return kept[2][0]

@@ -20,6 +20,7 @@ class StaticLeaky(NeuronStep):
     def __init__(self, layers, shapes, kind, gives: str):
         super().__init__(layers, shapes, kind)
         self.gives, self.keeps = gives, "current"
+        self.plain = self.layer.plain()
 
     def forward(self, ops, packed, x, run):
         T, rows, bits = run.num_steps, x.reshape(1, -1), self.gives == BITS
@@ -28,7 +29,7 @@ class StaticLeaky(NeuronStep):
         return SpikeWords(spikes, T) if bits else spikes, rows
 
     def backward(self, ops, packed, dy, kept, grads, input_grad):
-        dx = ops.leaky_backward_static(dy.reshape(len(dy), -1), kept, *self.layer.plain())
+        dx = ops.leaky_backward_static(dy.reshape(len(dy), -1), kept, *self.plain)
         return dx.reshape(1, *dy.shape[1:])
 
 

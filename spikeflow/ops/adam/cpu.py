@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
-from ... import parallel
-from ..jit import kernel
+from ...kernels.cpu import parallel
+from ...kernels.jit import kernel
 
 PART = 2**16  # numbers in one task
 

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from .. import gpu
-from ..gpu import cuda
+from ...kernels.cuda import gpu
+from ...kernels.cuda.gpu import cuda
 
 
 def adam_step(value, grad, mean, square, b1, b2, step_size, root, eps, keep=1.0, decay=0.0):

@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
-from ..jit import kernel
-from ..simd import empty
+from ...kernels.cpu.simd import empty
+from ...kernels.jit import kernel
 
 U = np.uintp
 ROWS = 64  # summed in the numbers' own precision, about the center, before they join the float64 sums

@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 
-from .. import gpu, sums
-from ..gpu import cuda
-from ..rounding import times
+from ...kernels.cuda import gpu, sums
+from ...kernels.cuda.gpu import cuda
+from ...kernels.rounding import times
 from ..scale import rows_of_blocks
 
 ZERO, ONE = np.float32(0), np.float32(1)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import carray
 
-from ..jit import inline, kernel
-from ..simd import empty, lasting_zeros, stack_array, tile_shape, vector_lanes, vector_operations, zeros
+from ...kernels.cpu.simd import empty, lasting_zeros, stack_array, tile_shape, vector_lanes, vector_operations, zeros
+from ...kernels.jit import inline, kernel
+from ...kernels.lazy import lazy
 
 U = np.uintp  # unsigned indices: a signed one costs wrap-around code in the innermost loop
 CHUNK = 128  # positions of (3) summed in registers, from zero, then added: keeps x and dy in L1, and the float32 sums short
@@ -30,7 +31,7 @@ class Packed:
 
     weight: np.ndarray  # (O, C, K, L): a kernel of K rows and L columns
 
-    @functools.cached_property
+    @lazy
     def forward(self) -> np.ndarray:
         """(O / V, K, L C, V): a row for each term of (1)."""
         O, C, K, L = self.weight.shape
@@ -39,7 +40,7 @@ class Packed:
         make_pack()(self.weight, packed)
         return packed
 
-    @functools.cached_property
+    @lazy
     def units(self) -> tuple[np.ndarray, np.ndarray]:
         """(O / V, K, L C, V) whole numbers, and scale (O') per output: a weight is number times scale, see ``whole_numbers``."""
         O, C, K, L = self.weight.shape
@@ -49,13 +50,13 @@ class Packed:
         make_pack()(units.reshape(self.weight.shape), packed)
         return packed, np.pad(scale, (0, len(packed) * V - O), constant_values=1)
 
-    @functools.cached_property
+    @lazy
     def backward(self) -> np.ndarray:
         """(K, L C / V, O, V): a row for each output of (4)."""
         _, C, _, L = self.weight.shape
         return self._pieces(1, tile_shape(self.weight.dtype, L * C)[1])[:, :, :, 0]
 
-    @functools.cached_property
+    @lazy
     def patches(self) -> np.ndarray:
         """(1, L C / V, O, K, V): pieces of whole kernel columns for each output, of at most 10 vectors where K allows."""
         _, C, K, L = self.weight.shape

@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import gpu, sums
+from ...kernels.cuda import gpu, sums
+from ...kernels.cuda.gemm import ALIGN, SKEW, UNROLLED, Tile, make_columns, make_multiply, make_swap, split, tile_for
+from ...kernels.cuda.gpu import cuda
+from ...kernels.jit import inline
 from ..events import WORD, Pooled, Routed, SpikeWords
-from ..gemm import ALIGN, SKEW, UNROLLED, Tile, make_columns, make_multiply, make_swap, split, tile_for
-from ..gpu import cuda
-from ..jit import inline
 from ..pool2d.cuda import max_pool2d_forward
 
 I, U = np.int32, np.uint32

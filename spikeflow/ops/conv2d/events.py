@@ -26,11 +26,11 @@ import math
 import numba
 import numpy as np
 
+from ...kernels.cpu.simd import count_trailing_zeros, empty, equal_bits, stack_array, tile_shape, vector_operations, zeros
+from ...kernels.jit import inline, kernel
 from ..events import WORD, Fired, Pooled, Routed, SpikeWords
-from ..jit import inline, kernel
 from ..neurons.cpu import numbers
 from ..neurons.leaky.scalar import RESETS
-from ..simd import count_trailing_zeros, empty, equal_bits, stack_array, tile_shape, vector_operations, zeros
 from .cpu import channel_sums, conv2d_dx, framed_image, make_unpack, unframed
 
 U = np.uintp

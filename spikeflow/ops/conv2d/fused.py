@@ -11,10 +11,10 @@ import functools
 
 import numpy as np
 
+from ...kernels.cpu.simd import empty, tile_shape, zeros
+from ...kernels.jit import UNKNOWN, kernel
 from ..events import Awaited
-from ..jit import UNKNOWN, kernel
 from ..neurons.cpu import make_backward_static, numbers
-from ..simd import empty, tile_shape, zeros
 from .cpu import make_unpack
 from .events import dx_geometry, make_dweight, make_dx_routed, make_masks, mask_shape, window_memory
 

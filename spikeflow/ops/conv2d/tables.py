@@ -26,9 +26,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from ..events import SpikeWords
-from ..jit import inline, kernel
-from ..simd import (
+from ...kernels.cpu.simd import (
     empty,
     lasting_zeros,
     prefetch_for_writing,
@@ -40,6 +38,8 @@ from ..simd import (
     vector_operations,
     zeros,
 )
+from ...kernels.jit import inline, kernel
+from ..events import SpikeWords
 from .cpu import _make_dx_tile, conv2d_pack, whole_numbers
 from .events import conv2d_backward_events, conv2d_forward_events
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ..jit import kernel
+from ...kernels.jit import kernel
 
 
 def cross_entropy(logits, labels, factors, shares=None):

@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from .. import gpu, sums
-from ..gpu import cuda
+from ...kernels.cuda import gpu, sums
+from ...kernels.cuda.gpu import cuda
 from .statistics import make_statistic
 
 __all__ = ["cross_entropy_of", "losses_of", "rows_of_samples"]

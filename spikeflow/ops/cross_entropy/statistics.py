@@ -18,7 +18,7 @@ import functools
 
 import numpy as np
 
-from ..gpu import cuda
+from ...kernels.cuda.gpu import cuda
 
 __all__ = ["make_statistic"]
 

@@ -6,9 +6,9 @@ import functools
 
 import numpy as np
 
-from .. import gpu
-from ..gemm import split
-from ..gpu import cuda
+from ...kernels.cuda import gpu
+from ...kernels.cuda.gemm import split
+from ...kernels.cuda.gpu import cuda
 
 I, U = np.int32, np.uint32
 SIDE, ROWS = (4, 2) if gpu.SMALL else (32, 8)  # of a square; its rows that threads move at a time

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...kernels.cpu.simd import tile_shape, zeros
 from ..conv2d.cpu import conv2d_backward, conv2d_forward, conv2d_pack, make_dweight
-from ..simd import tile_shape, zeros
 
 __all__ = ["linear_backward", "linear_dweight", "linear_forward", "linear_pack"]
 

@@ -7,7 +7,7 @@ windows, and x that of dy.
 
 from __future__ import annotations
 
-from .. import sums
+from ...kernels.cuda import sums
 from ..conv2d.cuda import Windows, dweight_parts, product
 
 __all__ = ["linear_backward", "linear_forward", "linear_pack"]

@@ -15,9 +15,9 @@ import functools
 
 import numpy as np
 
+from ...kernels.cpu.simd import empty, zeros
+from ...kernels.jit import UNKNOWN, inline, kernel
 from ..events import WORD
-from ..jit import UNKNOWN, inline, kernel
-from ..simd import empty, zeros
 from .leaky import scalar as leaky_scalar
 from .model import COMMON, Key, Model, Trajectory, scalar
 from .step import make_start, make_step, make_step_backward, resets_at_once
@@ -93,7 +93,8 @@ def leaky_backward_static(dspikes, x, beta, threshold, reset, surrogate):
 
 def numbers(dtype, *values):
     """Numbers of the arrays' own type: a Python float would be float64 inside a kernel."""
-    return tuple(dtype.type(value) for value in values)
+    kind = dtype.type
+    return tuple([kind(value) for value in values])
 
 
 # Tuples of numbers one row of ``size`` apart. Numba takes its time for each function, however short: so up to four at a time.

@@ -7,7 +7,7 @@ in a register until their word is full. Where neurons inhibit each other a block
 shared memory.
 
 Forward multiplies by ``rounding.times`` alone: spikes have the bits of the other backends. Gradients of numbers that neurons
-share are summed over time in registers, and over neurons by ``spikeflow.ops.sums``. Equations (S1) to (S10) are those of
+share are summed over time in registers, and over neurons by ``spikeflow.kernels.cuda.sums``. Equations (S1) to (S10) are those of
 ``step.py``.
 """
 
@@ -17,11 +17,11 @@ import functools
 
 import numpy as np
 
-from .. import gpu
+from ...kernels.cuda import gpu
+from ...kernels.cuda.gpu import cuda
+from ...kernels.cuda.sums import column_sums
+from ...kernels.jit import inline
 from ..events import WORD
-from ..gpu import cuda
-from ..jit import inline
-from ..sums import column_sums
 from .cpu import carried_rows, numbers, param_rows
 from .leaky import scalar as leaky_scalar
 from .model import COMMON, Key, Model, Trajectory

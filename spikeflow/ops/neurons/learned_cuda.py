@@ -14,10 +14,10 @@ import math
 
 import numpy as np
 
-from .. import gpu
-from ..gpu import THREADS, cuda
-from ..jit import inline
-from ..sums import make_block_sum
+from ...kernels.cuda import gpu
+from ...kernels.cuda.gpu import THREADS, cuda
+from ...kernels.cuda.sums import make_block_sum
+from ...kernels.jit import inline
 
 __all__ = ["MAPS", "add_gradient", "set_row"]
 

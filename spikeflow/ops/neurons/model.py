@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...kernels.lazy import lazy
 from ..surrogate import Surrogate
 
 __all__ = ["COMMON", "RESETS", "Key", "Model", "Trajectory"]
@@ -73,7 +75,7 @@ class Model:
     detach: bool = False
     decay_input: bool = True
 
-    @property
+    @lazy
     def key(self) -> Key:
         return Key(*(getattr(self, name) for name in Key._fields))
 
@@ -85,12 +87,12 @@ class Model:
     def reference(self) -> ModuleType:
         return importlib.import_module(f"{__package__}.{self.neuron}.reference")
 
-    @property
+    @lazy
     def states(self) -> tuple[str, ...]:
         """Names of all that is carried from step to step: the neuron's own, the membrane last, and the spikes it feeds back."""
         return self.scalar.STATES + (("spikes",) if self.feedback else ())
 
-    @property
+    @lazy
     def params(self) -> tuple[str, ...]:
         """Names of the rows of ``params``."""
         return COMMON + self.scalar.PARAMS
@@ -119,6 +121,7 @@ class Trajectory(NamedTuple):
     spikes: np.ndarray | None = None  # (M,): what was fed back at the first step
 
 
+@functools.cache
 def scalar(neuron: str) -> ModuleType:
     """-> the module of a neuron's scalar functions."""
     return importlib.import_module(f"{__package__}.{neuron}.scalar")

@@ -2,9 +2,9 @@
 
 Forward writes nothing but the pooled spikes, a bit a step. Backward runs the neuron once more from its input, for as many neurons
 as the first-level cache has room for, and then goes back in time: neither currents, nor membranes, nor spikes before the pool are
-ever kept. Where the input waits in half precision (``spikeflow.ops.half``), all spikes are kept too, a bit each, and the run that
-goes back obeys them: it fires where the first one did. The greatest of some bits is their disjunction; of equal spikes the first
-in row-major order takes the gradient, and where nobody fires that is the first of the window (``spikeflow.ops.pool2d``).
+ever kept. Where the input waits in half precision (``spikeflow.kernels.cpu.half``), all spikes are kept too, a bit each, and the
+run that goes back obeys them: it fires where the first one did. The greatest of some bits is their disjunction; of equal spikes
+the first in row-major order takes the gradient, and where nobody fires that is the window's first (``spikeflow.ops.pool2d``).
 
 The loops take a strip of K image rows, a few windows wide: as rows of channels one behind the other they are long vectors.
 Equations (S1) to (S10) are those of ``step.py``, (4) and (5) those of ``spikeflow.ops.batch_norm``.
@@ -16,8 +16,8 @@ import functools
 
 import numpy as np
 
-from ..jit import UNKNOWN, inline, kernel
-from ..simd import empty, zeros
+from ...kernels.cpu.simd import empty, zeros
+from ...kernels.jit import UNKNOWN, inline, kernel
 from .cpu import make_load, numbers, param_rows
 from .model import Model
 from .step import make_forced_step, make_start, make_step, make_step_backward

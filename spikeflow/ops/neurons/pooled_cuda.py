@@ -7,7 +7,7 @@ Backward, a thread is a neuron before the pool, and runs once more from its inpu
 registers. A block is some windows: the taps of a window tell each other in shared memory when they fired, so that each knows at
 which steps it takes the gradient. More steps are cut into segments: the membranes between them wait in the device's memory, and
 the last segment is the first to be run again. Blocks go through windows of the same channels, and leave the sums over them
-behind; ``spikeflow.ops.sums`` adds these up.
+behind; ``spikeflow.kernels.cuda.sums`` adds these up.
 
 Equations (S1) to (S10) are those of ``step.py``, (4) and (5) those of ``spikeflow.ops.batch_norm``; what a pool of spikes is, and
 who wins, is in ``pooled.py``.
@@ -19,11 +19,11 @@ import functools
 
 import numpy as np
 
-from .. import gpu
+from ...kernels.cuda import gpu
+from ...kernels.cuda.gpu import THREADS, cuda
+from ...kernels.cuda.sums import BLOCKS, column_sums
+from ...kernels.rounding import times
 from ..events import WORD
-from ..gpu import THREADS, cuda
-from ..rounding import times
-from ..sums import BLOCKS, column_sums
 from .cpu import param_rows
 from .cuda import CUSTOM, MOST, STEP, STEP_BACKWARD, constants, label, make_load, on_device, some
 from .model import Model

@@ -43,8 +43,8 @@ import functools
 
 import numpy as np
 
-from ..jit import inline
-from ..rounding import times
+from ...kernels.jit import inline
+from ...kernels.rounding import times
 
 __all__ = ["as_written", "at_once", "delayed", "in_own_step"]
 

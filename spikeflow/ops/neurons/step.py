@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import inline
-from ..rounding import times
+from ...kernels.jit import inline
+from ...kernels.rounding import times
 from .model import COMMON, Key, scalar
 from .resets import at_once
 

@@ -6,9 +6,9 @@ import functools
 
 import numpy as np
 
+from ...kernels.cpu.simd import empty, zeros
+from ...kernels.jit import kernel
 from ..events import WORD, SpikeWords
-from ..jit import kernel
-from ..simd import empty, zeros
 
 ONE, ALL = np.uint64(1), ~np.uint64(0)
 ZERO = np.float32(0)  # the literal 0 would widen float32 to float64

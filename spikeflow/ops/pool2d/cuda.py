@@ -11,11 +11,11 @@ import functools
 
 import numpy as np
 
-from .. import gpu
+from ...kernels.cuda import gpu
+from ...kernels.cuda.gemm import split
+from ...kernels.cuda.gpu import cuda
+from ...kernels.jit import inline
 from ..events import WORD, SpikeWords
-from ..gemm import split
-from ..gpu import cuda
-from ..jit import inline
 
 I, U = np.int32, np.uint32
 ZERO = np.float32(0)

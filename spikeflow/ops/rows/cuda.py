@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from .. import gpu
-from ..gpu import cuda
+from ...kernels.cuda import gpu
+from ...kernels.cuda.gpu import cuda
+from ...kernels.cuda.sums import column_sums
 from ..scale import scale_columns
-from ..sums import column_sums
 
 
 def rows_zeros(shape, dtype):

@@ -6,9 +6,9 @@ import functools
 
 import numpy as np
 
-from ... import parallel
+from ...kernels.cpu import parallel
+from ...kernels.jit import kernel
 from ..adam.cpu import PART
-from ..jit import kernel
 
 
 def sgd_step(value, grad, velocity, lr, momentum=0.0, share=1.0, decay=0.0, nesterov=False):

@@ -9,8 +9,8 @@ import functools
 
 import numpy as np
 
-from .. import gpu
-from ..gpu import cuda
+from ...kernels.cuda import gpu
+from ...kernels.cuda.gpu import cuda
 
 
 def sgd_step(value, grad, velocity, lr, momentum=0.0, share=1.0, decay=0.0, nesterov=False):

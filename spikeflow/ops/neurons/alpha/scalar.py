@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...rounding import times
+from ....kernels.rounding import times
 from ..resets import as_written
 
 STATES, PARAMS, READS_INPUT = ("syn_exc", "syn_inh", "membrane"), ("alpha", "beta", "tau"), True

@@ -5,7 +5,7 @@ The state is (m[t-1],), ``p`` is (beta, gain).
 
 from __future__ import annotations
 
-from ...rounding import times
+from ....kernels.rounding import times
 from ..resets import delayed
 
 STATES, PARAMS, READS_INPUT = ("membrane",), ("beta", "gain"), True

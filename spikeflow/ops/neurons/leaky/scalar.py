@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...rounding import times
+from ....kernels.rounding import times
 from ..resets import as_written, delayed
 
 STATES, PARAMS, READS_INPUT = ("membrane",), ("beta",), False

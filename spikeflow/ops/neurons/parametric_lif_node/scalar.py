@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...rounding import times
+from ....kernels.rounding import times
 from ..resets import in_own_step
 
 STATES, PARAMS, READS_INPUT = ("membrane",), ("v_reset", "q"), True

@@ -5,7 +5,7 @@ The state is (i[t-1], m[t-1]), ``p`` is (alpha, beta).
 
 from __future__ import annotations
 
-from ...rounding import times
+from ....kernels.rounding import times
 from ..resets import delayed
 
 STATES, PARAMS, READS_INPUT = ("syn", "membrane"), ("alpha", "beta"), False

@@ -388,6 +388,7 @@ def vector_lanes(itemsize: int) -> int:
     return width // itemsize
 
 
+@functools.cache
 def tile_shape(dtype: np.dtype, outputs: int) -> tuple[int, int]:
     """-> (rows, columns) of the register tile of a product with ``outputs`` columns.
 
@@ -428,20 +429,18 @@ class Arena:
         self.current, self.top = place
 
     def take(self, shape: tuple[int, ...], dtype) -> np.ndarray:
-        """-> an array, from the first chunk on in which there is room for it."""
+        """-> an array made anew, from the first chunk on in which there is room for it, and kept for ``empty``."""
         key = self.current, self.top, shape, dtype
-        found = self.arrays.get(key)
-        if found is None:
-            size = _padded_size(shape, dtype)
-            while self.current < len(self.chunks) and self.top + size > len(self.chunks[self.current]):
-                self.current, self.top = self.current + 1, 0
-            if self.current == len(self.chunks):
-                self.chunks.append(_aligned(max(size, self.size // 4, CHUNK)))
-            array = _as_array(self.chunks[self.current][self.top : self.top + size], shape, dtype)
-            if len(self.arrays) > 10_000:  # calls of ever new shapes
-                self.arrays = {}
-            found = self.arrays[key] = array, self.current, self.top + size
-        array, self.current, self.top = found
+        size = _padded_size(shape, dtype)
+        while self.current < len(self.chunks) and self.top + size > len(self.chunks[self.current]):
+            self.current, self.top = self.current + 1, 0
+        if self.current == len(self.chunks):
+            self.chunks.append(_aligned(max(size, self.size // 4, CHUNK)))
+        array = _as_array(self.chunks[self.current][self.top : self.top + size], shape, dtype)
+        if len(self.arrays) > 10_000:  # calls of ever new shapes
+            self.arrays = {}
+        self.top += size
+        self.arrays[key] = array, self.current, self.top
         return array
 
 
@@ -486,8 +485,13 @@ def scratch_size() -> tuple[int, int]:
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     """An uninitialised C-contiguous array that begins at a multiple of 64 bytes."""
-    if _thread.arena is not None:
-        return _thread.arena.take(shape, dtype)
+    arena = _thread.arena
+    if arena is not None:
+        found = arena.arrays.get((arena.current, arena.top, shape, dtype))
+        if found is None:
+            return arena.take(shape, dtype)
+        array, arena.current, arena.top = found
+        return array
     return _as_array(_aligned(_padded_size(shape, dtype)), shape, dtype)
 
 

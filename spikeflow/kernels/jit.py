@@ -111,10 +111,10 @@ def cache_folder() -> Path:
 
 @functools.cache
 def _source_hash() -> str:
-    """SHA-256 over the sources of ``spikeflow.ops``: an edit anywhere in them invalidates every entry."""
+    """SHA-256 over the sources of ``kernels`` and ``ops``: an edit anywhere in them invalidates every entry."""
     digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
+    root = Path(__file__).parents[1]
+    for path in sorted(path for room in ("kernels", "ops") for path in (root / room).rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

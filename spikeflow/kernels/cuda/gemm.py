@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..jit import inline
 from . import gpu
-from .jit import inline
 
 __all__ = ["ALIGN", "SKEW", "UNROLLED", "Tile", "make_columns", "make_multiply", "make_swap", "split", "tile_for"]
 

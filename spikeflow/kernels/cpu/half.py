@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .jit import inline, kernel
+from ..jit import inline, kernel
 from .simd import empty
 
 __all__ = ["Halved", "halved"]

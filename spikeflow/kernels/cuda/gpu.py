@@ -24,8 +24,8 @@ import numpy as np
 from numba import cuda
 from numba.core import config
 
-from . import jit
-from .rounding import times
+from .. import jit
+from ..rounding import times
 
 __all__ = [
     "Arena", "Kernel", "Launch", "SIMULATED", "SMALL", "THREADS", "constant", "cuda", "dry", "empty", "fill", "kernel", "launch",

@@ -1,0 +1,1 @@
+"""Vectors, memory and threads of the processor."""

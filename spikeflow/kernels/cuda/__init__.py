@@ -1,0 +1,1 @@
+"""The card: launches and memory, matrix products, sums."""
