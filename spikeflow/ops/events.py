@@ -50,9 +50,9 @@ class SpikeWords:
 
     words: np.ndarray  # (ceil(T / 64), B, H, W, C) or (ceil(T / 64), B, F) uint64
     num_steps: int
-    _indices: dict[int, SpikeIndex] = field(default_factory=dict, repr=False)
+    _indices: dict[int, tuple[SpikeIndex, int]] = field(default_factory=dict, repr=False)
 
-    @property
+    @lazy
     def shape(self) -> tuple[int, ...]:
         """(T, B, ...) of the array that the words stand for."""
         return (self.num_steps, *self.words.shape[1:])
@@ -82,7 +82,12 @@ class SpikeWords:
 
     def index(self, padding: int) -> SpikeIndex:
         """The index of these images (D, B, H, W, C); made once for the forward and the backward pass."""
-        if padding not in self._indices:
+        return self.index_and_most(padding)[0]
+
+    def index_and_most(self, padding: int) -> tuple[SpikeIndex, int]:
+        """-> the same, and the largest number of distinct trains that an image has."""
+        found = self._indices.get(padding)
+        if found is None:
             D, B, H, W, C = self.words.shape
             E, framed = H * W * C, (B, H + 2 * padding, W + 2 * padding + 1)
             # Not from the arena: the index lives as long as these spikes, and tasks of other threads may read it.
@@ -92,8 +97,8 @@ class SpikeWords:
             )  # fmt: skip
             table = empty((1 << (2 * E).bit_length(),), np.int32)
             make_index()(self.words, padding, table, *index)
-            self._indices[padding] = index
-        return self._indices[padding]
+            found = self._indices[padding] = index, int(index.counts.max())
+        return found
 
 
 class Pooled(NamedTuple):

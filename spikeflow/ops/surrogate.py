@@ -90,6 +90,13 @@ class Surrogate:
         ours = _is_ours(self.primitive) and _is_ours(self.derivative)
         return f"{self.primitive.__name__}/{self.derivative.__name__}" if ours else None
 
+    def numbers(self, dtype: np.dtype) -> tuple:
+        """-> the constants as numbers of this type, as kernels take them."""
+        known = self.__dict__.setdefault("_numbers", {})
+        if dtype not in known:
+            known[dtype] = tuple(dtype.type(value) for value in self.constants)
+        return known[dtype]
+
     @property
     def has_primitive(self) -> bool:
         """False for a ``custom`` surrogate made without one: it trains, but has no smooth twin."""

@@ -12,6 +12,7 @@ kernel of K = H rows and L = W columns covers the whole image. Elsewhere L = K.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,23 @@ class Packed:
         packed = lasting_zeros((-(-O // V), K, L * C, V), units.dtype)
         make_pack()(units.reshape(self.weight.shape), packed)
         return packed, np.pad(scale, (0, len(packed) * V - O), constant_values=1)
+
+    def event_weights(self, bias: np.ndarray | None) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """-> V, ``units`` (O / V, K L C V), scale, and the bias with zeros up to whole tiles, (O')."""
+        known = self.__dict__.get("_event_weights")
+        if known is None or known[0] is not bias:
+            units, scale = self.units
+            padded = np.zeros(len(scale), self.weight.dtype)
+            if bias is not None:
+                padded[: len(bias)] = bias
+            known = self.__dict__["_event_weights"] = bias, (units.shape[3], units.reshape(len(units), -1), scale, padded)
+        return known[1]
+
+    @lazy
+    def flat_patches(self) -> np.ndarray:
+        """``patches`` as (L C / V, O K V)."""
+        patches = self.patches
+        return patches.reshape(-1, math.prod(patches.shape[2:]))
 
     @lazy
     def backward(self) -> np.ndarray:

@@ -47,15 +47,12 @@ def conv2d_forward_events(x, packed, bias, stride, padding, pool=None, fires=Non
     """
     O, C, rows, columns = packed.weight.shape
     T, B, H, W, _ = x.shape
-    dtype, (units, scale) = packed.weight.dtype, packed.units
-    V, index = units.shape[3], x.index(padding)
-    padded_bias = np.zeros(len(scale), dtype)
-    if bias is not None:
-        padded_bias[:O] = bias
+    dtype, (V, units, scale, padded_bias) = packed.weight.dtype, packed.event_weights(bias)
+    index, most = x.index_and_most(padding)
     height, width = (H + 2 * padding - rows) // stride + 1, (W + 2 * padding - columns) // stride + 1
     geometry = rows, columns, C, stride
-    memory = window_memory(index, V, units.dtype), empty((T * V,), units.dtype)
-    arguments = index, units.reshape(len(units), -1), scale, padded_bias, geometry, *memory
+    memory = window_memory(most, V, units.dtype), empty((T * V,), units.dtype)
+    arguments = index, units, scale, padded_bias, geometry, *memory
     if pool is None:
         y = empty((T, B, height, width, O), dtype)
         make_forward(dtype, units.dtype, V)(*arguments, y)
@@ -76,9 +73,8 @@ def conv2d_forward_events(x, packed, bias, stride, padding, pool=None, fires=Non
     return Pooled(y, winner, (T, B, height, width, O))
 
 
-def window_memory(index, V, dtype):
-    """-> groups (trains V) zeros, met (trains) uint8 zeros up to whole words, order (trains): room for one window's trains."""
-    most = int(index.counts.max())
+def window_memory(most, V, dtype):
+    """-> groups (trains V) zeros, met (trains) uint8 zeros up to whole words, order (trains): room for the most there are."""
     return zeros((most * V,), dtype), zeros((-(-most // WORD) * WORD,), np.uint8), empty((most,), np.uint32)
 
 
@@ -101,11 +97,11 @@ def _dweight(dy, spikes, packed, stride, padding, dweight):
     """(3): adds into dweight (O, C, K, K)."""
     O, C, rows, columns = packed.weight.shape
     V, dtype = tile_shape(packed.weight.dtype, O)[1], packed.weight.dtype
-    index = spikes.index(padding)
+    index, most = spikes.index_and_most(padding)
     totals = zeros((rows, columns * C, -(-O // V) * V), dtype)
     part = empty(totals.shape, dtype)
     gradients = zeros((spikes.num_steps * V,), dtype)
-    arguments = index, (columns, C, stride), window_memory(index, V, dtype), gradients, part, totals
+    arguments = index, (columns, C, stride), window_memory(most, V, dtype), gradients, part, totals
     if isinstance(dy, Routed):
         make_dweight(dtype, V, True)(dy.dy, dy.winner, dy.kernel_size, dy.stride, *arguments)
     else:
@@ -124,7 +120,7 @@ def conv2d_dx_routed(dy, shape, packed, stride, padding):
     framed, flat = framed_image(T * B, H + 2 * padding, W + 2 * padding, C, V, dy.dy.dtype, empty)
     places, geometry = dx_geometry(dy, stride, *framed.shape[1:3], packed.weight.shape)
     gradient = dy.dy.reshape(T * B, -1, O)
-    make_dx_routed(gradient.dtype, R, V)(gradient, masks, patches.reshape(-1, O * R * V), places, *geometry, flat)
+    make_dx_routed(gradient.dtype, R, V)(gradient, masks, packed.flat_patches, places, *geometry, flat)
     return unframed(framed, padding).reshape(shape)
 
 

@@ -24,9 +24,10 @@ def conv2d_leaky_backward(awaited: Awaited, current, beta, threshold, reset, sur
     dy, spikes, packed, stride, dweight = awaited
     O, C, rows, columns = packed.weight.shape
     T, B, H, W, _ = spikes.shape
-    dtype, V, index = packed.weight.dtype, tile_shape(packed.weight.dtype, O)[1], spikes.index(0)
+    dtype, V = packed.weight.dtype, tile_shape(packed.weight.dtype, O)[1]
+    index, most = spikes.index_and_most(0)
     totals = zeros((rows, columns * C, -(-O // V) * V), dtype)
-    room = window_memory(index, V, dtype), zeros((T * V,), dtype), empty(totals.shape, dtype), totals
+    room = window_memory(most, V, dtype), zeros((T * V,), dtype), empty(totals.shape, dtype), totals
     image = (T, 1, *dy.dy.shape[2:])
     gradient, winner = empty(image, dtype), empty(image, np.uint8)
     masks = empty(mask_shape(dy, T), np.uint64)
@@ -39,8 +40,8 @@ def conv2d_leaky_backward(awaited: Awaited, current, beta, threshold, reset, sur
     dcurrent = empty((B, H * W * C), dtype)
     fused(
         dy.dy, dy.winner, dy.stride, index, (columns, C, stride), room, gradient, winner, masks,
-        patches.reshape(-1, O * R * width), places, geometry, dx,
-        current.reshape(B, -1), *numbers(dtype, beta, threshold), numbers(dtype, *surrogate.constants), dcurrent,
+        packed.flat_patches, places, geometry, dx,
+        current.reshape(B, -1), *numbers(dtype, beta, threshold), surrogate.numbers(dtype), dcurrent,
     )  # fmt: skip
     make_unpack()(totals, dweight)
     return dcurrent.reshape(1, -1)

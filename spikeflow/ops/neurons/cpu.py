@@ -23,6 +23,7 @@ from .model import COMMON, Key, Model, Trajectory, scalar
 from .step import make_start, make_step, make_step_backward, resets_at_once
 
 ZERO, ONE = np.float32(0), np.float32(1)
+DOUBLE = np.dtype(np.float64)
 CHUNK = 512  # neurons; a float32 row of them takes 2 KB
 U = np.uintp
 
@@ -39,14 +40,16 @@ def neuron_forward(model: Model, x, num_steps, params, state=None, smooth=False,
     S = len(model.scalar.STATES)
     keep_states = keep_states and keep and S > 1
     spikes = zeros((-(-num_steps // WORD), M), np.uint64) if words else (empty if model.fires else zeros)((num_steps, M), dtype)
-    membrane = empty((num_steps + 1 if keep else 0, M), dtype)
-    before = empty((num_steps if keep and resets_at_once(model.key) else 0, M), dtype)
-    states = empty((S - 1 if keep_states else 0, num_steps + 1, M), dtype)
-    fed_back = state[S].copy() if model.feedback and state is not None else np.zeros(M if model.feedback else 0, dtype)
-    state = np.empty((0, 0), dtype) if state is None else state
+    membrane = empty((num_steps + 1, M), dtype) if keep else nothing(dtype, 2)
+    before = empty((num_steps, M), dtype) if keep and resets_at_once(model.key) else nothing(dtype, 2)
+    states = empty((S - 1, num_steps + 1, M), dtype) if keep_states else nothing(dtype, 3)
+    fed_back = nothing(dtype, 1)
+    if model.feedback:
+        fed_back = np.zeros(M, dtype) if state is None else state[S].copy()
+    state = nothing(dtype, 2) if state is None else state
     code = (model.surrogate.cache_key or UNKNOWN) if smooth else None
     loop = make_forward(model.key, code, model.surrogate.primitive, words, keep, keep_states, params.shape[1] > 1)
-    loop(x, num_steps, params, numbers(dtype, *model.surrogate.constants), state, membrane, before, states, spikes)
+    loop(x, num_steps, params, model.surrogate.numbers(dtype), state, membrane, before, states, spikes)
     return spikes, Trajectory(membrane, before, states if keep_states else None, fed_back) if keep else None
 
 
@@ -61,11 +64,11 @@ def neuron_backward(
     steps K, 2 K, ...
     """
     membrane, before, states, fed_back = trajectory
-    dtype, none = membrane.dtype, np.empty((0, 0), membrane.dtype)
+    dtype, none = membrane.dtype, nothing(membrane.dtype, 2)
     T, M = len(membrane) - 1, membrane.shape[1]
     static = input_steps < T
     dx = (zeros if static else empty)((input_steps, M), dtype)
-    dparams = np.zeros(params.shape if learns else (0, 0))
+    dparams = np.zeros(params.shape) if learns else nothing(DOUBLE, 2)
     code = model.surrogate.cache_key or UNKNOWN
     learns, own = tuple(learns), any(learns[len(COMMON) :])
     reads = own and states is not None, own and x is not None and model.scalar.READS_INPUT
@@ -75,8 +78,8 @@ def neuron_backward(
     loop = make_backward(model.key, code, *functions, smooth, static, learns, *reads, *given, params.shape[1] > 1)
     arrays = [none if array is None else array for array in (dspikes, dmembrane, membrane, before)]
     loop(
-        *arrays, states if reads[0] else np.empty((0, 0, 0), dtype), x if reads[1] else none,
-        np.empty(0, dtype) if fed_back is None else fed_back, params, numbers(dtype, *model.surrogate.constants), truncate or T,
+        *arrays, states if reads[0] else nothing(dtype, 3), x if reads[1] else none,
+        nothing(dtype, 1) if fed_back is None else fed_back, params, model.surrogate.numbers(dtype), truncate or T,
         none if carry is None else carry, dx, dparams,
     )  # fmt: skip
     return dx, dparams if learns else None
@@ -85,10 +88,16 @@ def neuron_backward(
 def leaky_backward_static(dspikes, x, beta, threshold, reset, surrogate):
     """dspikes (T, M), the constant current x (1, M) -> dx (1, M), by (8) of ``leaky``: nothing but x is needed from forward."""
     dx = empty(x.shape, x.dtype)
-    constants = numbers(x.dtype, *surrogate.constants)
+    constants = surrogate.numbers(x.dtype)
     loop = make_backward_static(reset, surrogate.cache_key or UNKNOWN, surrogate.derivative)
     loop(dspikes, x, *numbers(x.dtype, beta, threshold), constants, dx)
     return dx
+
+
+@functools.cache
+def nothing(dtype, axes: int) -> np.ndarray:
+    """-> an array without a number, for a kernel that does not look at it."""
+    return np.empty((0,) * axes, dtype)
 
 
 def numbers(dtype, *values):
