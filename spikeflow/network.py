@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sequential"]
 
+PROGRAMS = 64  # of a network, kept at most: there is one for each size of image, too
+
 
 class Sequential:
     """A chain of layers that ends with a neuron.
@@ -96,6 +98,10 @@ class Sequential:
         self._shown: tuple | None = None  # of the latest input: the shape of a sample; its dtype, or None for images
         self.training = True
         self.draws = 0  # training passes so far: the number under which dropout draws its masks
+
+    def __getstate__(self) -> dict:
+        """What a pickle carries: nothing that the next call makes anew."""
+        return {**self.__dict__, "_last": None, "_programs": {}, "_arenas": [], "_plans": {}}
 
     def _check_device_options(self) -> None:
         given = {"amp": self.amp, "max_bytes": self.max_bytes, "block_size": self.block_size}
@@ -623,6 +629,8 @@ class Sequential:
             shapes = [kind.shape]
             for layer in self.layers:
                 shapes.append(layer.output_shape(shapes[-1]))
+            if len(self._programs) > PROGRAMS:
+                self._programs.clear()
             known = self._programs[kind] = version, lower(self.layers, shapes, kind, self._ops)
         return known[1]
 

@@ -29,6 +29,7 @@ def test_networks_give_the_same_spikes(backend, name):
         np.testing.assert_array_equal(sequence, expected[f"{name}_sequence"])
 
 
+@pytest.mark.filterwarnings("ignore:the output layer did not spike")
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
     shutil.copytree(FOLDER / "run", tmp_path / "run")
     before = logs.read_rows(tmp_path / "run" / "metrics.jsonl")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -168,3 +171,15 @@ def test_a_program_prints():
         "        conversion                         normalised -> numbers                      nothing",
     ):
         assert line in text.splitlines(), f"\n{text}"
+
+
+def test_a_pickle_carries_no_program_and_runs():
+    net = csnn()
+    fresh = len(pickle.dumps(net))
+    net.loss_and_grad(IMAGES, np.arange(5), sf.losses.ce_rate_loss(), num_steps=4)
+    net.forward(IMAGES, 4)
+    dumped = pickle.dumps(net)
+    assert len(dumped) < fresh + 1000
+    again = pickle.loads(dumped)
+    np.testing.assert_array_equal(again.predict(IMAGES, 4), net.predict(IMAGES, 4))
+    assert copy.deepcopy(net).program(IMAGES, 4) is not net.program(IMAGES, 4)
