@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     optimizer, loss = sf.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), sf.losses.mse_rate_loss()
     images, labels = sf.datasets.mnist("train")
     loader = sf.datasets.DataLoader(images[:6400], labels[:6400], batch_size=32)
-    rows, step = [], 0
+    rows, step, look = [], 0, max(args.steps // 10, 1)
     print(f"{'step':>6}{'memory MB':>11}{'open files':>12}{'files':>7}")
     with tempfile.TemporaryDirectory() as folder:
         while step < args.steps:
@@ -42,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
                 optimizer.zero_grad()
                 net.loss_and_grad(x, y, loss, num_steps=4)
                 optimizer.step()
-                if step % 50 == 0:
+                if step % min(50, look) == 0:
                     state, arrays = optimizer.state_dict()
                     checkpoint.save(Path(folder) / "checkpoint.npz", net, {"optimizer": state}, arrays)
-                if step % max(args.steps // 10, 1) == 0:
+                if step % look == 0:
                     rows.append((step, memory(), len(os.listdir("/proc/self/fd")), len(os.listdir(folder))))
                     print("{:>6}{:>11.1f}{:>12}{:>7}".format(*rows[-1]), flush=True)
                 if step == args.steps:

@@ -11,6 +11,7 @@ alive and is told over a pipe what to do next.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -135,17 +136,22 @@ class Worker:
     """
 
     def __init__(self, python: str, script: Path, variables: dict[str, str] | None = None):
+        self._name, self._answered = f"{script.name} with {python}", False
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._process = subprocess.Popen([python, str(script)], env=os.environ | (variables or {}), **pipes)
 
     def ask(self, request: str, **arguments) -> Any:
         """Call the worker's function ``request`` -> what it returned; RuntimeError with its traceback if it raised."""
-        self._process.stdin.write(json.dumps([request, arguments]) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already: there will be no answer
+            self._process.stdin.write(json.dumps([request, arguments]) + "\n")
+            self._process.stdin.flush()
         line = self._process.stdout.readline()
+        if not line and not self._answered:
+            self._process.wait()
+            raise SystemExit(f"{self._name} cannot run there, see above: name another interpreter with --peer-python")
         if not line:
             raise RuntimeError(f"the worker ended during {request!r}, exit status {self._process.wait()}")
-        reply = json.loads(line)
+        self._answered, reply = True, json.loads(line)
         if "error" in reply:
             raise RuntimeError(f"the worker failed at {request!r}:\n{reply['error']}")
         return reply["result"]
@@ -154,7 +160,8 @@ class Worker:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._process.stdin.close()  # the end of its input ends the worker
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
+            self._process.stdin.close()  # the end of its input ends the worker
         self._process.stdout.close()
         self._process.wait()
 
