@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...layers import Neuron
+from ...layers.neurons import Recurrent
 from ...ops.events import SpikeWords
 from ..forms import BITS
 from ..rule import Rule
@@ -25,12 +26,18 @@ class NeuronToBits(NeuronStep):
         return spikes, self.narrowed(self.layer.keep(packed, x.shape, rows, trajectory, run))
 
 
+def _fits(place) -> bool:
+    neuron = place.layers[0]
+    stops = isinstance(neuron, Recurrent) and neuron.all_to_all  # at each step, for a product with its spikes as numbers
+    return neuron.binary and not stops and place.takes_bits(1)
+
+
 RULES = [
     Rule(
         "neuron_to_bits",
         (Neuron,),
         needs=("conv2d_forward_events",),
-        guard=lambda place: place.layers[0].emits_bits and place.takes_bits(1),
+        guard=_fits,
         make=lambda place: NeuronToBits(*place.covered(1)),
     )
 ]

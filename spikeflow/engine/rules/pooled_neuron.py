@@ -70,7 +70,7 @@ def _as_images(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _fits(place, count: int) -> bool:
     kind, neuron = place.kind, place.layers[0]
-    return kind.whole and not kind.records and neuron.emits_bits and neuron.simple and place.takes_bits(count)
+    return kind.whole and not kind.records and neuron.binary and neuron.simple and place.takes_bits(count)
 
 
 def _pools(place) -> bool:

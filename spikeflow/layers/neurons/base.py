@@ -187,7 +187,7 @@ class Neuron(Layer):
         return None
 
     @property
-    def emits_bits(self) -> bool:
+    def binary(self) -> bool:
         """Are its spikes 0 or 1?"""
         return not self.graded
 

@@ -66,7 +66,7 @@ class LeakyIntegrator(Neuron):
         return Model(self.neuron, "none", self.spike_grad, fires=False)
 
     @property
-    def emits_bits(self):
+    def binary(self):
         return False
 
     def choices(self, kept):

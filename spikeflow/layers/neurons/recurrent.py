@@ -100,8 +100,8 @@ class Recurrent(Neuron):
         return len(self.model.states) + self.all_to_all
 
     @property
-    def emits_bits(self):
-        return not self.graded and not self.all_to_all
+    def simple(self):
+        return super().simple and not self.all_to_all
 
     def recurrent_macs(self, shape):
         if not self.all_to_all:
