@@ -171,10 +171,12 @@ def test_a_neuron_that_nobody_described_is_shown_by_its_numbers(monkeypatch, lik
 
     for module in ("", ".scalar", ".reference"):
         monkeypatch.setitem(
-            sys.modules, f"{model.__package__}.mine{module}", importlib.import_module(f"spikeflow.ops.neurons.{like}{module}")
+            sys.modules,
+            f"{model.__package__}.mine_{like}{module}",
+            importlib.import_module(f"spikeflow.ops.neurons.{like}{module}"),
         )
     base = sf.Leaky if like == "leaky" else sf.LIFNode
-    layer = type("Mine", (base,), {"neuron": "mine", "__doc__": "One's own."})(*([0.9] if like == "leaky" else []))
+    layer = type("Mine", (base,), {"neuron": f"mine_{like}", "__doc__": "One's own."})(*([0.9] if like == "leaky" else []))
     mine, theirs = explain(layer), explain(base(*([0.9] if like == "leaky" else [])))
     assert f"(its own step, with {', '.join(scalar(like).PARAMS)}: see spikeflow.ops.neurons." in mine
     assert mine.partition("steps, L =")[2] == theirs.partition("steps, L =")[2]

@@ -92,8 +92,7 @@ def cases() -> list[Case]:
         if model.key.node:
             found.append(Case(model, vector=number % 2 == 0, static=True))
             continue
-        options = model.__dict__
-        graded, inhibited = (Model(**{**options, name: model.fires}) for name in ("graded", "inhibition"))
+        graded, inhibited = (replace(model, **{name: model.fires}) for name in ("graded", "inhibition"))
         found += [
             Case(graded, vector=number % 2 == 0, static=True),
             Case(inhibited, vector=number % 2 == 1, static=number % 3 == 0),

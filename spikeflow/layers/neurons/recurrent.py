@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...initializers import fan_in_uniform
-from ...ops.neurons.model import Model, Trajectory
+from ...ops.neurons.model import Trajectory
 from ...ops.surrogate import Surrogate
 from ..base import positive_int
 from .base import Kept, Neuron
@@ -92,8 +92,7 @@ class Recurrent(Neuron):
 
     @property
     def model(self):
-        options = super().model.__dict__
-        return Model(**{**options, "feedback": not self.all_to_all})
+        return replace(super().model, feedback=not self.all_to_all)
 
     @property
     def state_rows(self):
