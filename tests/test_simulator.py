@@ -20,6 +20,7 @@ def gpu_tests(*arguments, **environment):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.ci
 def test_the_cuda_backend_in_the_simulator(record_property):
     """The simulator is chosen before Numba is imported, hence the process; conftest.py prints how many tests it ran."""
     result = gpu_tests("tests/cuda", "--numprocesses=2", "-rfE", NUMBA_ENABLE_CUDASIM="1")

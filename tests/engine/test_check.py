@@ -49,7 +49,11 @@ def checks(monkeypatch):
 
 
 @pytest.mark.parametrize("make", [two_pools, normalised, wide])
-@pytest.mark.parametrize("options", [{}, {"amp": True}, {"dtype": np.float64}], ids=["float32", "amp", "float64"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(options, marks=pytest.mark.ci) for options in ({"amp": True}, {"dtype": np.float64}))],
+    ids=["float32", "amp", "float64"],
+)
 def test_right_rules_pass(checks, make, options):
     net = make(**options)
     images, sequence = IMAGES.astype(net.dtype), SPIKES
