@@ -82,9 +82,10 @@ def _after(layer, shape: tuple[int, ...]) -> tuple[int, ...]:
     return layer.output_shape(shape)
 
 
-def chains(length: int, letters: str = "".join(LETTERS)) -> Iterator[Chain]:
-    """-> all chains of so many layers whose shapes fit."""
-    for front, word in itertools.product(FRONTS, itertools.product(letters, repeat=length)):
+def chains(length: int, part: int = 0, parts: int = 1) -> Iterator[Chain]:
+    """-> all chains of so many layers whose shapes fit; of all words, every ``parts``th from number ``part`` on."""
+    words = itertools.product(FRONTS, itertools.product(LETTERS, repeat=length))
+    for front, word in itertools.islice(words, part, None, parts):
         chain = Chain(front, "".join(word))
         try:
             chain.layers()
@@ -171,10 +172,10 @@ def _compare(on, off, divides: bool) -> list[str]:
     return found
 
 
-def wanted(length: int, every: bool = False) -> Iterator[Chain]:
-    """-> the chains to compare."""
+def wanted(length: int, every: bool = False, part: int = 0, parts: int = 1) -> Iterator[Chain]:
+    """-> the chains to compare, or a part of them."""
     for count in range(1, length + 1):
-        for chain in chains(count):
+        for chain in chains(count, part, parts):
             if every or count < 4 or touches(chain):
                 yield chain
 
@@ -192,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.only:
         todo = [Chain(front, args.only.replace(",", "")) for front in FRONTS]
     else:
-        todo = itertools.islice(wanted(args.length, args.all), part - 1, None, parts)
+        todo = wanted(args.length, args.all, part - 1, parts)
     start, count, failed = time.perf_counter(), 0, 0
     for chain in todo:
         count += 1
