@@ -10,7 +10,7 @@ that spike trains cross a 64-bit word; batches of one to three blocks; training 
 
 * the cpu beside the reference, and the engine's rules on beside off: no spike differs but where a membrane of the same sample
   came within 1e-5 of its threshold by then, and where none differs, gradients are within 1e-5 of their norm (or of a hundredth of
-  the network's largest: what is smaller may be nothing but rounding), or of what float64 gives;
+  the network's largest, a tenth for biases and learned numbers: what is smaller may be nothing but rounding);
   Batch normalisation divides by what it has rounded, perhaps by next to nothing, and steep surrogates multiply what comes of
   it: networks with one are held to a hundredth of their largest gradient, and to the bounds above step by step, as
   ``SPIKEFLOW_CHECK=1`` does;
@@ -189,7 +189,8 @@ class Passes:
         found, (bound, share) = [], (1e-2, 1) if normalises(self.net.layers) else (BOUND, 1e-2)
         for name, (ours, theirs) in pairs.items():
             error, norm = np.linalg.norm(ours.astype(np.float64) - theirs), np.linalg.norm(theirs)
-            if not error <= bound * max(norm, share * size):
+            least = share if theirs.ndim > 1 else 10 * share  # a bias adds up thousands of numbers that may cancel
+            if not error <= bound * max(norm, least * size):
                 found.append(f"{what}: the gradient of {name} differs by {error / max(norm, 1e-300):.2g} of its norm")
         return found, False
 
@@ -261,10 +262,6 @@ def _check(draw: Draw, x, num_steps) -> tuple[list[str], int]:
     ours = Passes(draw.network(), x, num_steps)
     for what, options in {"reference": {"backend": "reference"}, "rules off": {"events": False}}.items():
         texts, flipped = ours.compare(Passes(draw.network(**options), x, num_steps), what)
-        if texts and not flipped:  # two sums in float32 may both be off: float64 decides
-            exact = draw.network(backend="reference", dtype=np.float64)
-            wide = x if x.dtype == bool else x.astype(np.float64)
-            texts, flipped = ours.compare(Passes(exact, wide, num_steps), f"{what}, in float64")
         found, flips = found + texts, flips + flipped
     if normalises(draw.layers):
         with checked():

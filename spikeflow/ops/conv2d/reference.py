@@ -29,7 +29,7 @@ def conv2d_backward(dy, x, packed, stride, padding, dweight, dbias, input_grad):
     O, C, K, _ = weight.shape
     flat_dy = dy.reshape(-1, O)
     if dbias is not None:
-        dbias += flat_dy.sum(0)  # (2)
+        dbias += flat_dy.sum(0, dtype=np.float64).astype(dy.dtype)  # (2)
     dx = np.zeros_like(x) if input_grad else None
     for k in range(K):
         for l in range(K):

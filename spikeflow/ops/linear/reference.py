@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 
 def linear_pack(weight):
     """weight (O, F) -> a copy."""
@@ -17,7 +19,7 @@ def linear_forward(x, packed, bias):
 def linear_backward(dy, x, packed, dweight, dbias, input_grad):
     """dy (N, O), x (N, F) -> dx (N, F) or None; adds into dweight and dbias, where given."""
     if dbias is not None:
-        dbias += dy.sum(0)  # (2)
+        dbias += dy.sum(0, dtype=np.float64).astype(dy.dtype)  # (2)
     if dweight is not None:
         dweight += dy.T @ x  # (3)
     return dy @ packed if input_grad else None  # (4)
