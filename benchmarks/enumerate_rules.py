@@ -166,8 +166,9 @@ def _compare(on, off, divides: bool) -> list[str]:
                 found.append(f"{name} differ at {np.count_nonzero(ours != theirs)} of {ours.size} places")
             continue
         error, norm = np.linalg.norm(ours.astype(np.float64) - theirs), np.linalg.norm(theirs)
-        slack = 10 if divides else 1  # a bias in front of a normalisation has no gradient but what is rounded
-        if not error <= slack * BOUND * max(norm, slack * size / 100):
+        # A bias in front of a normalisation has no gradient but what is rounded; every step was checked by itself.
+        bound = 10 * BOUND * max(norm, size) if divides else BOUND * max(norm, size / 100)
+        if not error <= bound:
             found.append(f"{name} differs by {error / max(norm, 1e-300):.2g} of its norm")
     return found
 
