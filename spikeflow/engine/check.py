@@ -1,9 +1,9 @@
 """``SPIKEFLOW_CHECK=1``: beside every step that a rule made run the layers that it covers, on the step's own inputs.
 
 The layers run plain, forward on the numbers that the step was given, backward on the gradient that it was given. On dyadic
-numbers, whose sums are exact in any order, outputs must be equal to the bit. Elsewhere the bounds are those of
-``spikeflow.parity``: numbers and gradients within BOUND of their size, and no spike may differ but where a membrane of the same
-sample came that close to its threshold, at that step or before. Where a spike or the winner of a window differs for that reason,
+numbers, whose sums are exact in any order, outputs must be equal to the bit. Elsewhere numbers and gradients must be within BOUND
+of their size, and no spike may differ but where a membrane of the same sample came that close to its threshold, at that step or
+before. Where a spike or the winner of a window differs for that reason,
 the gradient is another function's and is not judged.
 """
 
