@@ -15,7 +15,6 @@ for each block, takes all blocks at once. What the blocks keep meanwhile lives i
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -89,9 +88,9 @@ class HostCall:
                 arena.clear()
 
     @lazy
-    def trains(self) -> list[bool]:
-        """Has a step parameters to train?"""
-        return [step.trains for step in self.steps]
+    def first_trained(self) -> int:
+        """The place of the first step that has parameters to train: no gradient need go further back."""
+        return next((k for k, step in enumerate(self.steps) if step.trains), len(self.steps))
 
     @property
     def tail(self) -> int:
@@ -260,10 +259,9 @@ class HostCall:
         else:
             x, self._inputs[i] = self._inputs[i], None
         kept = []
-        run = copy.copy(self.run)
-        run.first, run.states = self.blocks[i].start, self.run.states if states is None else states
+        ops, run = self.ops, self.run.of_block(self.blocks[i].start, states)
         for k in range(lo, hi):
-            x, keep = self.steps[k].forward(self.ops, self.packed[k], x, run)
+            x, keep = self.steps[k].forward(ops, self.packed[k], x, run)
             kept.append(keep)
             if watch:
                 watch(i, self.steps[k], x, keep)
@@ -283,9 +281,9 @@ class HostCall:
     def leave(self, input_grad: bool) -> None:
         """All blocks from the last joint back to the input, whose gradients are then in ``_dys``; adds to all gradients."""
         for lo, joint in reversed(self._segments()):
-            if not (input_grad or any(self.trains[: joint + 1])):
+            if not input_grad and joint < self.first_trained:
                 return
-            wanted, step = input_grad or any(self.trains[:joint]), self.steps[joint]
+            wanted, step = input_grad or joint > self.first_trained, self.steps[joint]
             with self.memory(None):
                 kept = self.joint_kept[joint]
                 self._dys = step.backward_batch(self.ops, self.packed[joint], self._dys, kept, in_place(step), wanted)
@@ -317,11 +315,11 @@ class HostCall:
 
     def _back(self, dy, kept, lo, hi, grads, input_grad, **extra):
         """The gradient of step hi - 1's output -> that of step lo's input, or None where nobody wants it."""
-        for k in reversed(range(lo, hi)):
-            wanted = input_grad or any(self.trains[:k])
-            if not wanted and not self.trains[k]:
+        first = 0 if input_grad else self.first_trained
+        for k in range(hi - 1, lo - 1, -1):
+            if k < first:
                 return None
-            dy = self.steps[k].backward(self.ops, self.packed[k], dy, kept[k], grads[k], wanted, **extra)
+            dy = self.steps[k].backward(self.ops, self.packed[k], dy, kept[k], grads[k], input_grad or k > first, **extra)
             extra = {}
         return dy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import numbers
@@ -221,7 +222,7 @@ class ReducedLoss(Loss):
 
     def _factors(self, targets, divisor) -> np.ndarray:
         """-> (b,) what each sample's own loss counts, w[y_b] / divisor."""
-        return np.full(len(targets), 1 / divisor) if self.weight is None else self.weight[targets] / divisor
+        return _alike(len(targets), 1 / divisor) if self.weight is None else self.weight[targets] / divisor
 
     def _cross_entropy(self, logits, labels, divisor) -> tuple[float, np.ndarray]:
         """logits (S, b, K) -> sum_{s, b} w[y_b] CE(logits[s, b], y_b) / divisor, its gradient (S, b, K) in float64.
@@ -229,7 +230,8 @@ class ReducedLoss(Loss):
         With smoothed labels if that is chosen.
         """
         e, K = self.label_smoothing, logits.shape[-1]
-        factors = (1 - e) * self._factors(labels, divisor)
+        factors = self._factors(labels, divisor)
+        factors = (1 - e) * factors if e else factors
         shares = self._factors(np.arange(K), divisor) * (e / K) if e else None
         losses, gradient = cross_entropy(logits, labels, factors, shares)
         return float(losses.sum()), gradient
@@ -242,6 +244,12 @@ class ReducedLoss(Loss):
         loss = float((gradient * difference).sum())
         gradient *= 2
         return loss, gradient
+
+
+@functools.lru_cache(maxsize=64)
+def _alike(count: int, value: float) -> np.ndarray:
+    """-> (count,) of one value; nobody writes to it."""
+    return np.full(count, value)
 
 
 def one_hot(labels: np.ndarray, classes: int, on, off) -> np.ndarray:

@@ -44,7 +44,7 @@ class SpikeIndex(NamedTuple):
     counts: np.ndarray  # (B,) uint32: how many there are
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class SpikeWords:
     """Binary spikes of ``num_steps`` steps."""
 
@@ -96,8 +96,8 @@ class SpikeWords:
                 np.empty((B, E, D), np.uint64), np.empty((B,), np.uint32),
             )  # fmt: skip
             table = empty((1 << (2 * E).bit_length(),), np.int32)
-            make_index()(self.words, padding, table, *index)
-            found = self._indices[padding] = index, int(index.counts.max())
+            most = make_index()(self.words, padding, table, *index)
+            found = self._indices[padding] = index, most
         return found
 
 
@@ -159,13 +159,13 @@ def make_index():
 
     @kernel()
     def spike_index_kernel(words, padding, table, places, trains, starts, patterns, counts):
-        """words (D, B, H, W, C), table (a power of two of at least 2 H W C) -> the arrays of SpikeIndex.
+        """words (D, B, H, W, C), table (a power of two of at least 2 H W C) -> the arrays of SpikeIndex, and the largest of counts.
 
         ``table`` is a hash table with open addressing: the numbers of trains, -1 in empty slots.
         """
         D, B, H, W, C = words.shape
         wide = W + 2 * padding
-        last = U(len(table) - 1)
+        last, most = U(len(table) - 1), 0
         for b in range(B):
             table[:] = -1
             found, distinct = 0, 0
@@ -200,5 +200,7 @@ def make_index():
                         trains[b, found] = table[slot]
                         found += 1
             counts[b] = distinct
+            most = max(most, distinct)
+        return most
 
     return spike_index_kernel

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import math
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import llvmlite.binding
@@ -27,6 +28,7 @@ from numba.extending import intrinsic
 
 __all__ = [
     "Arena",
+    "Layout",
     "count_ones",
     "count_trailing_zeros",
     "empty",
@@ -38,6 +40,7 @@ __all__ = [
     "set_bits",
     "stack_array",
     "table_operations",
+    "taken",
     "tile_shape",
     "vector_lanes",
     "vector_operations",
@@ -443,6 +446,28 @@ class Arena:
         self.arrays[key] = array, self.current, self.top
         return array
 
+    def take_all(self, layout: Layout) -> tuple:
+        """-> the arrays of a layout, kept for ``taken``."""
+        key = self.current, self.top, layout
+        taken = layout.finish(*[self.take(*each) for each in layout.wanted])
+        self.arrays[key] = taken, self.current, self.top
+        return taken
+
+
+class Layout:
+    """Several arrays that are taken together, so that Python looks up one entry and not one for each.
+
+    Parameters
+    ----------
+    *wanted : (shape, dtype)
+        The arrays.
+    finish : callable, optional
+        Makes a tuple of the arrays: views of them, or nested tuples as a kernel takes them. It is called once, not each time.
+    """
+
+    def __init__(self, *wanted: tuple[tuple[int, ...], np.dtype], finish: Callable[..., tuple] = lambda *arrays: arrays):
+        self.wanted, self.finish = wanted, finish
+
 
 class _Thread(threading.local):
     """One thread's own arena, and the one in use."""
@@ -495,6 +520,18 @@ def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     return _as_array(_aligned(_padded_size(shape, dtype)), shape, dtype)
 
 
+def taken(layout: Layout) -> tuple:
+    """As ``empty``, the arrays of a layout."""
+    arena = _thread.arena
+    if arena is not None:
+        found = arena.arrays.get((arena.current, arena.top, layout))
+        if found is None:
+            return arena.take_all(layout)
+        arrays, arena.current, arena.top = found
+        return arrays
+    return layout.finish(*[empty(*each) for each in layout.wanted])
+
+
 def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
     """As ``empty``, filled with zeros."""
     array = empty(shape, dtype)
@@ -522,5 +559,5 @@ def _as_array(memory: np.ndarray, shape: tuple[int, ...], dtype) -> np.ndarray:
 
 def _aligned(size: int) -> np.ndarray:
     memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
+    start = -memory.__array_interface__["data"][0] % ALIGNMENT
     return memory[start : start + size]

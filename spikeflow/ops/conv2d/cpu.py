@@ -18,11 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numba import carray
 
-from ...kernels.cpu.simd import empty, lasting_zeros, stack_array, tile_shape, vector_lanes, vector_operations, zeros
+from ...kernels.cpu.simd import Layout, empty, lasting_zeros, stack_array, taken, tile_shape, vector_lanes, vector_operations, zeros
 from ...kernels.jit import inline, kernel
 from ...kernels.lazy import lazy
 
 U = np.uintp  # unsigned indices: a signed one costs wrap-around code in the innermost loop
+PLANS = 1024  # shapes of which a function remembers what follows from them
+LARGE_PLANS = 64  # the same, where that is as large as an image
 CHUNK = 128  # positions of (3) summed in registers, from zero, then added: keeps x and dy in L1, and the float32 sums short
 
 
@@ -42,6 +44,11 @@ class Packed:
         return packed
 
     @lazy
+    def flat_forward(self) -> np.ndarray:
+        """``forward`` as (O / V, K L C V)."""
+        return self.forward.reshape(len(self.forward), -1)
+
+    @lazy
     def units(self) -> tuple[np.ndarray, np.ndarray]:
         """(O / V, K, L C, V) whole numbers, and scale (O') per output: a weight is number times scale, see ``whole_numbers``."""
         O, C, K, L = self.weight.shape
@@ -49,7 +56,9 @@ class Packed:
         units, scale = whole_numbers(self.weight.reshape(O, -1))
         packed = lasting_zeros((-(-O // V), K, L * C, V), units.dtype)
         make_pack()(units.reshape(self.weight.shape), packed)
-        return packed, np.pad(scale, (0, len(packed) * V - O), constant_values=1)
+        padded = np.ones(len(packed) * V, scale.dtype)
+        padded[:O] = scale
+        return packed, padded
 
     def event_weights(self, bias: np.ndarray | None) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         """-> V, ``units`` (O / V, K L C V), scale, and the bias with zeros up to whole tiles, (O')."""
@@ -123,7 +132,7 @@ def _power_of_two(size, n, bits, dtype):
     """-> scale (O) float64 with which no sum of n rounded numbers exceeds 2^bits; 1 where ``size`` is 0 or no number."""
     limits = np.finfo(dtype)
     exponent = np.frexp(size * (1 + 1e-6 + n * 2.0**-bits))[1] - bits
-    scale = np.ldexp(1.0, np.clip(exponent, limits.minexp - limits.nmant, limits.maxexp - 1))
+    scale = np.ldexp(1.0, np.minimum(np.maximum(exponent, limits.minexp - limits.nmant), limits.maxexp - 1))
     scale[~np.isfinite(size) | (size == 0)] = 1
     return scale
 
@@ -135,18 +144,22 @@ def conv2d_pack(weight):
 
 def conv2d_forward(x, packed, bias, stride, padding):
     """x (N, H, W, C), bias (O) or None -> y (N, H', W', O)."""
-    O, _, rows, columns = packed.weight.shape
     x = _pad(x, padding)
-    N, H, W, C = x.shape
-    height, width = (H - rows) // stride + 1, (W - columns) // stride + 1
-    y = empty((N, height, width, O), x.dtype)
+    product, row, offsets, layout = _forward_plan(x.shape, packed.weight.shape, x.dtype, stride)
+    y, rows = taken(layout)
     if bias is None:
-        bias = np.zeros(O, x.dtype)
-    weight = packed.forward
-    product = make_forward(x.dtype, *tile_shape(x.dtype, O))
-    offsets = _offsets(x.shape, height, width, stride)
-    product(x.reshape(-1), weight.reshape(len(weight), -1), bias, offsets, W * C, columns * C, y.reshape(-1, O))
+        bias = np.zeros(len(packed.weight), x.dtype)
+    product(x.reshape(-1), packed.flat_forward, bias, offsets, *row, rows)
     return y
+
+
+@functools.lru_cache(maxsize=LARGE_PLANS)
+def _forward_plan(shape, weight_shape, dtype, stride):
+    """What depends on shapes alone -> kernel, numbers of a row and a run, offsets, layout of y as it is and as (P, O)."""
+    (N, H, W, C), (O, _, K, L) = shape, weight_shape
+    height, width = (H - K) // stride + 1, (W - L) // stride + 1
+    layout = Layout(((N, height, width, O), dtype), finish=lambda y: (y, y.reshape(-1, O)))
+    return make_forward(dtype, *tile_shape(dtype, O)), (W * C, L * C), _offsets(shape, height, width, stride), layout
 
 
 def conv2d_backward(dy, x, packed, stride, padding, dweight, dbias, input_grad):
@@ -154,30 +167,35 @@ def conv2d_backward(dy, x, packed, stride, padding, dweight, dbias, input_grad):
     if dweight is not None:
         _dweight(dy, x, packed, stride, padding, dweight)
     if dbias is not None:
-        dbias += channel_sums(dy)  # (2)
+        add_channel_sums(dy, dbias)
     return conv2d_dx(dy, x.shape, packed, stride, padding) if input_grad else None
 
 
-def channel_sums(dy):
-    """(2): dy (..., O) -> (O)."""
-    sums = np.zeros(dy.shape[-1])
-    make_channel_sums()(dy.reshape(-1, dy.shape[-1]), sums)
-    return sums.astype(dy.dtype)
+def add_channel_sums(dy, dbias):
+    """(2): dy (..., O) -> adds into dbias (O)."""
+    make_channel_sums()(dy.reshape(-1, len(dbias)), dbias)
 
 
 def _dweight(dy, x, packed, stride, padding, dweight):
     """(3): dy (N, H', W', O), x (N, H, W, C) -> adds into dweight (O, C, K, L)."""
-    O, C, K, L = packed.weight.shape
     x = _pad(x, padding)
-    rows, columns = tile_shape(x.dtype, O)
+    product, columns, offsets, layout = _dweight_plan(x.shape, dy.shape, packed.weight.shape, x.dtype, stride)
+    wide = _pad_columns(dy.reshape(-1, dy.shape[3]), columns)
+    (sums,) = taken(layout)
+    sums.fill(0)
+    product(wide.reshape(-1), x.reshape(-1), offsets, x.shape[2] * x.shape[3], sums)
+    make_unpack()(sums, dweight)
+
+
+@functools.lru_cache(maxsize=LARGE_PLANS)
+def _dweight_plan(shape, dy_shape, weight_shape, dtype, stride):
+    """What depends on shapes alone -> kernel, columns of its tile, offsets, layout of the sums (K, L C, O')."""
+    O, C, K, L = weight_shape
+    rows, columns = tile_shape(dtype, O)
     if L * C < rows:
         rows = 4 if L * C >= 4 else 1
-    flat = dy.reshape(-1, O)
-    wide = _pad_columns(flat, columns)
-    sums = zeros((K, L * C, wide.shape[1]), x.dtype)
-    offsets = _offsets(x.shape, dy.shape[1], dy.shape[2], stride)
-    make_dweight(x.dtype, rows, columns)(wide.reshape(-1), x.reshape(-1), offsets, x.shape[2] * C, sums)
-    make_unpack()(sums, dweight)
+    layout = Layout(((K, L * C, -(-O // columns) * columns), dtype))
+    return make_dweight(dtype, rows, columns), columns, _offsets(shape, *dy_shape[1:3], stride), layout
 
 
 def conv2d_dx(dy, shape, packed, stride, padding):
@@ -224,7 +242,7 @@ def _pad_columns(a, multiple):
     return wide
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=LARGE_PLANS)
 def _offsets(shape, height, width, stride):
     """shape (N, H, W, C) of a padded image -> (N height width) where each position's window begins in the flat image."""
     N, H, W, C = shape
@@ -310,12 +328,15 @@ def make_unpack():
 @functools.cache
 def make_channel_sums():
     @kernel()
-    def channel_sums_kernel(dy, sums):
-        """dy (P, O) -> adds into sums (O) float64, since the axis is long."""
+    def channel_sums_kernel(dy, total):
+        """dy (P, O) -> adds into total (O) sums in float64, since the axis is long."""
+        sums = np.zeros(len(total))
         for p in range(dy.shape[0]):
             row = dy[p]
             for o in range(len(sums)):
                 sums[o] += row[o]
+        for o in range(len(sums)):
+            total[o] += dy.dtype.type(sums[o])
 
     return channel_sums_kernel
 

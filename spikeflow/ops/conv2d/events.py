@@ -26,12 +26,12 @@ import math
 import numba
 import numpy as np
 
-from ...kernels.cpu.simd import count_trailing_zeros, empty, equal_bits, stack_array, tile_shape, vector_operations, zeros
+from ...kernels.cpu.simd import Layout, count_trailing_zeros, empty, equal_bits, stack_array, taken, tile_shape, vector_operations
 from ...kernels.jit import inline, kernel
 from ..events import WORD, Fired, Pooled, Routed, SpikeWords
-from ..neurons.cpu import numbers
+from ..neurons.cpu import nothing, numbers
 from ..neurons.leaky.scalar import RESETS
-from .cpu import channel_sums, conv2d_dx, framed_image, make_unpack, unframed
+from .cpu import PLANS, add_channel_sums, conv2d_dx, framed_image, make_unpack, unframed
 
 U = np.uintp
 NOTHING, ONE = np.uint64(0), np.uint64(1)
@@ -45,37 +45,54 @@ def conv2d_forward_events(x, packed, bias, stride, padding, pool=None, fires=Non
 
     With ``fires`` = (beta, threshold, reset, surrogate) of the Leaky neuron behind the pool -> Fired.
     """
-    O, C, rows, columns = packed.weight.shape
-    T, B, H, W, _ = x.shape
-    dtype, (V, units, scale, padded_bias) = packed.weight.dtype, packed.event_weights(bias)
+    V, units, scale, padded_bias = packed.event_weights(bias)
     index, most = x.index_and_most(padding)
-    height, width = (H + 2 * padding - rows) // stride + 1, (W + 2 * padding - columns) // stride + 1
-    geometry = rows, columns, C, stride
-    memory = window_memory(most, V, units.dtype), empty((T * V,), units.dtype)
-    arguments = index, units, scale, padded_bias, geometry, *memory
+    reset = None if fires is None else fires[2]
+    form = packed.weight.shape, packed.weight.dtype, units.dtype, V
+    kernel, geometry, layout, unpooled = _forward_plan(x.shape, form, stride, padding, pool, reset)
+    arguments = index, units, scale, padded_bias, geometry, taken(window_memory(-(-most // WORD), V, units.dtype))
     if pool is None:
-        y = empty((T, B, height, width, O), dtype)
-        make_forward(dtype, units.dtype, V)(*arguments, y)
+        sums, y = taken(layout)
+        kernel(*arguments, sums, y)
         return y
+    if fires is None:
+        *sums, winner, y, flat = taken(layout)
+        kernel(*arguments, *sums, winner, flat)
+        return Pooled(y, winner, unpooled)
+    *sums, winner, state, fired, membrane, words, flat = taken(layout)
+    membrane[0] = 0
+    kernel(*arguments, *sums, winner, (numbers(packed.weight.dtype, *fires[:2]), state, fired, membrane, flat))
+    return Fired(SpikeWords(words, x.num_steps), membrane, winner, unpooled)
+
+
+@functools.lru_cache(maxsize=PLANS)
+def _forward_plan(shape, form, stride, padding, pool, reset):
+    """What depends on shapes and options alone -> kernel, geometry, layout of its arrays, shape of y before the pool."""
+    (T, B, H, W, _), ((O, C, rows, columns), dtype, accumulator, V) = shape, form
+    height, width = (H + 2 * padding - rows) // stride + 1, (W + 2 * padding - columns) // stride + 1
+    unpooled, geometry, sums = (T, B, height, width, O), (rows, columns, C, stride), ((T * V,), accumulator)
+    if pool is None:
+        return make_forward(dtype, accumulator, V), geometry, Layout(sums, (unpooled, dtype)), unpooled
     K, pool_stride = pool
-    shape = (T, B, (height - K) // pool_stride + 1, (width - K) // pool_stride + 1, O)
-    best, winner = (empty((T * V,), dtype), empty((T * V,), np.uint8)), empty(shape, np.uint8)
-    if fires is not None:
-        beta, threshold, reset, _ = fires
-        membrane, words = empty((T + 1, math.prod(shape[1:])), dtype), empty((len(x.words), *shape[1:]), np.uint64)
-        membrane[0] = 0
-        neuron = numbers(dtype, beta, threshold), empty((V,), dtype), empty((V,), np.uint64)
-        fire = make_forward_pooled(dtype, units.dtype, V, K, pool_stride, reset)
-        fire(*arguments, *best, winner, (*neuron, membrane, words.reshape(len(words), -1)))
-        return Fired(SpikeWords(words, T), membrane, winner, (T, B, height, width, O))
-    y = empty(shape, dtype)
-    make_forward_pooled(dtype, units.dtype, V, K, pool_stride, None)(*arguments, *best, winner, y.reshape(-1))
-    return Pooled(y, winner, (T, B, height, width, O))
+    kernel = make_forward_pooled(dtype, accumulator, V, K, pool_stride, reset)
+    image = B, (height - K) // pool_stride + 1, (width - K) // pool_stride + 1, O
+    before = sums, ((T * V,), dtype), ((T * V,), np.uint8), ((T, *image), np.uint8)
+    if reset is None:
+        layout = Layout(*before, ((T, *image), dtype), finish=lambda *arrays: (*arrays, arrays[-1].reshape(-1)))
+        return kernel, geometry, layout, unpooled
+    D = -(-T // WORD)
+    outputs = ((T + 1, math.prod(image)), dtype), ((D, *image), np.uint64)
+    layout = Layout(
+        *before, ((V,), dtype), ((V,), np.uint64), *outputs, finish=lambda *arrays: (*arrays, arrays[-1].reshape(D, -1))
+    )
+    return kernel, geometry, layout, unpooled
 
 
-def window_memory(most, V, dtype):
-    """-> groups (trains V) zeros, met (trains) uint8 zeros up to whole words, order (trains): room for the most there are."""
-    return zeros((most * V,), dtype), zeros((-(-most // WORD) * WORD,), np.uint8), empty((most,), np.uint32)
+@functools.lru_cache(maxsize=PLANS)
+def window_memory(words, V, dtype):
+    """-> layout of groups (trains, V), met (trains) uint8, order (trains): room for 64 ``words`` of them."""
+    trains = words * WORD
+    return Layout(((trains * V,), dtype), ((trains,), np.uint8), ((trains,), np.uint32))
 
 
 def conv2d_backward_events(dy, x, packed, stride, padding, dweight, dbias, input_grad):
@@ -84,7 +101,7 @@ def conv2d_backward_events(dy, x, packed, stride, padding, dweight, dbias, input
     if dweight is not None:
         _dweight(dy, x, packed, stride, padding, dweight)
     if dbias is not None:
-        dbias += channel_sums(dy.dy if routed else dy)  # (2)
+        add_channel_sums(dy.dy if routed else dy, dbias)
     if not input_grad:
         return None
     if routed:
@@ -98,43 +115,51 @@ def _dweight(dy, spikes, packed, stride, padding, dweight):
     O, C, rows, columns = packed.weight.shape
     V, dtype = tile_shape(packed.weight.dtype, O)[1], packed.weight.dtype
     index, most = spikes.index_and_most(padding)
-    totals = zeros((rows, columns * C, -(-O // V) * V), dtype)
-    part = empty(totals.shape, dtype)
-    gradients = zeros((spikes.num_steps * V,), dtype)
-    arguments = index, (columns, C, stride), window_memory(most, V, dtype), gradients, part, totals
+    memory = taken(window_memory(-(-most // WORD), V, dtype))
+    gradients, part, totals = taken(dweight_memory(spikes.num_steps, packed.weight.shape, V, dtype))
+    totals.fill(0)
+    arguments = index, (columns, C, stride), memory, gradients, part, totals
     if isinstance(dy, Routed):
         make_dweight(dtype, V, True)(dy.dy, dy.winner, dy.kernel_size, dy.stride, *arguments)
     else:
-        make_dweight(dtype, V, False)(dy, np.empty((0,) * 5, np.uint8), 1, 1, *arguments)
+        make_dweight(dtype, V, False)(dy, nothing(np.uint8, 5), 1, 1, *arguments)
     make_unpack()(totals, dweight)
+
+
+@functools.lru_cache(maxsize=PLANS)
+def dweight_memory(T, weight_shape, V, dtype):
+    """-> layout of gradients (T, V), part and totals (K, L C, O')."""
+    O, C, rows, columns = weight_shape
+    totals = (rows, columns * C, -(-O // V) * V), dtype
+    return Layout(((T * V,), dtype), totals, totals)
 
 
 def conv2d_dx_routed(dy, shape, packed, stride, padding):
     """dy Routed -> dx of ``shape`` (T, B, H, W, C), equation (4)."""
     T, B, H, W, C = shape
-    O = len(packed.weight)
-    masks = empty(mask_shape(dy, T * B), np.uint64)
+    O, pooled = len(packed.weight), dy.dy.shape
+    masks = empty(mask_shape(pooled, dy.kernel_size, T * B), np.uint64)
     make_masks(dy.kernel_size**2)(dy.winner.reshape(-1), O, masks)
     patches = packed.patches
     R, V = patches.shape[3:]
     framed, flat = framed_image(T * B, H + 2 * padding, W + 2 * padding, C, V, dy.dy.dtype, empty)
-    places, geometry = dx_geometry(dy, stride, *framed.shape[1:3], packed.weight.shape)
+    places, geometry = dx_geometry(pooled, dy.kernel_size, dy.stride, stride, *framed.shape[1:3], packed.weight.shape)
     gradient = dy.dy.reshape(T * B, -1, O)
     make_dx_routed(gradient.dtype, R, V)(gradient, masks, packed.flat_patches, places, *geometry, flat)
     return unframed(framed, padding).reshape(shape)
 
 
-def mask_shape(dy, N):
-    """-> (N, Q, taps, O / 64) of the masks of winners of N images."""
-    height, width, O = dy.dy.shape[2:]
-    return N, height * width, dy.kernel_size**2, -(-O // WORD)
+def mask_shape(pooled, K, N):
+    """pooled (T, B, H'', W'', O) -> (N, Q, K K, O / 64) of the masks of winners of N images."""
+    height, width, O = pooled[2:]
+    return N, height * width, K**2, -(-O // WORD)
 
 
-def dx_geometry(dy, stride, H, W, weight_shape):
+def dx_geometry(pooled, K, pool_stride, stride, H, W, weight_shape):
     """-> places, (row, rows, run, image) of ``conv2d_dx_routed_kernel`` for framed images of H x W pixels."""
     _, C, rows, columns = weight_shape
     row = W * C
-    places = _patch_places(*dy.dy.shape[2:4], dy.kernel_size, dy.stride, stride * row, stride * C)
+    places = _patch_places(*pooled[2:4], K, pool_stride, stride * row, stride * C)
     return places, (row, rows, columns * C, H * row)
 
 
@@ -218,6 +243,8 @@ def make_forward(dtype, accumulator, V):
         """index SpikeIndex, weight (O / V, K L C V), scale, bias (O') -> y (T, B, H', W', O)."""
         T, B, height, width, O = y.shape
         stride = geometry[3]
+        memory[0].fill(0)
+        memory[1].fill(0)
         for n in range(B):
             for i in range(height):
                 for j in range(width):
@@ -247,6 +274,8 @@ def make_forward_pooled(dtype, accumulator, V, K, pool_stride, reset):
         """index SpikeIndex, weight (O / V, K L C V), scale, bias (O') -> winner (T, B, H'', W'', O), and the output."""
         T, B, height, width, O = winner.shape
         stride, winners = geometry[3], winner.reshape(-1)
+        memory[0].fill(0)
+        memory[1].fill(0)
         for n in range(B):
             for i in range(height):
                 for j in range(width):
@@ -363,6 +392,8 @@ def make_dweight(dtype, V, routed):
         stride, flat, winners = geometry[2], dy.reshape(-1), winner.reshape(-1)
         sample, total = part.reshape(-1), dweight.reshape(-1)
         taps = K * K if routed else 1
+        memory[1].fill(0)
+        gradients.fill(0)  # beyond the last output too
         for n in range(B):
             sample.fill(0)  # apart: keeps the float32 sums short
             for i in range(height):

@@ -11,40 +11,49 @@ import functools
 
 import numpy as np
 
-from ...kernels.cpu.simd import empty, tile_shape, zeros
+from ...kernels.cpu.simd import Layout, taken, tile_shape
 from ...kernels.jit import UNKNOWN, kernel
-from ..events import Awaited
+from ..events import WORD, Awaited
 from ..neurons.cpu import make_backward_static, numbers
-from .cpu import make_unpack
-from .events import dx_geometry, make_dweight, make_dx_routed, make_masks, mask_shape, window_memory
+from .cpu import PLANS, make_unpack
+from .events import dweight_memory, dx_geometry, make_dweight, make_dx_routed, make_masks, mask_shape, window_memory
 
 
 def conv2d_leaky_backward(awaited: Awaited, current, beta, threshold, reset, surrogate):
     """``awaited`` of a convolution without padding, current (1, M) -> dcurrent (1, M); adds into the convolution's dweight."""
     dy, spikes, packed, stride, dweight = awaited
-    O, C, rows, columns = packed.weight.shape
-    T, B, H, W, _ = spikes.shape
-    dtype, V = packed.weight.dtype, tile_shape(packed.weight.dtype, O)[1]
+    dtype, patches = packed.weight.dtype, packed.patches
+    V = tile_shape(dtype, len(packed.weight))[1]
     index, most = spikes.index_and_most(0)
-    totals = zeros((rows, columns * C, -(-O // V) * V), dtype)
-    room = window_memory(most, V, dtype), zeros((T * V,), dtype), empty(totals.shape, dtype), totals
-    image = (T, 1, *dy.dy.shape[2:])
-    gradient, winner = empty(image, dtype), empty(image, np.uint8)
-    masks = empty(mask_shape(dy, T), np.uint64)
-    patches = packed.patches
-    R, width = patches.shape[3:]
-    places, geometry = dx_geometry(dy, stride, H, W, packed.weight.shape)
-    dx = empty((T * H * W * C + width,), dtype)
+    form = packed.weight.shape, dtype, V, *patches.shape[3:]
     code = reset, surrogate.cache_key or UNKNOWN, surrogate.derivative
-    fused = make_leaky_backward(dtype, V, dy.kernel_size, R, width, *code)
-    dcurrent = empty((B, H * W * C), dtype)
-    fused(
-        dy.dy, dy.winner, dy.stride, index, (columns, C, stride), room, gradient, winner, masks,
-        packed.flat_patches, places, geometry, dx,
-        current.reshape(B, -1), *numbers(dtype, beta, threshold), surrogate.numbers(dtype), dcurrent,
+    kernel, places, geometries, layout = _plan(dy.dy.shape, spikes.shape, form, dy.kernel_size, dy.stride, stride, code)
+    memory = taken(window_memory(-(-most // WORD), V, dtype))
+    gradients, part, totals = taken(dweight_memory(spikes.num_steps, packed.weight.shape, V, dtype))
+    totals.fill(0)
+    *arrays, dx, dcurrent, row = taken(layout)
+    kernel(
+        dy.dy, dy.winner, dy.stride, index, geometries[0], (memory, gradients, part, totals), *arrays,
+        packed.flat_patches, places, geometries[1], dx,
+        current.reshape(dcurrent.shape), *numbers(dtype, beta, threshold), surrogate.numbers(dtype), dcurrent,
     )  # fmt: skip
     make_unpack()(totals, dweight)
-    return dcurrent.reshape(1, -1)
+    return row
+
+
+@functools.lru_cache(maxsize=PLANS)
+def _plan(pooled, shape, form, kernel_size, pool_stride, stride, code):
+    """What depends on shapes and options alone -> kernel, places of patches, (its two geometries), layout of its arrays."""
+    (T, B, H, W, _), (weight_shape, dtype, V, R, width) = shape, form
+    _, C, _, columns = weight_shape
+    fused = make_leaky_backward(dtype, V, kernel_size, R, width, *code)
+    places, dx_of_image = dx_geometry(pooled, kernel_size, pool_stride, stride, H, W, weight_shape)
+    image, masks = (T, 1, *pooled[2:]), mask_shape(pooled, kernel_size, T)
+    layout = Layout(
+        (image, dtype), (image, np.uint8), (masks, np.uint64), ((T * H * W * C + width,), dtype), ((B, H * W * C), dtype),
+        finish=lambda *arrays: (*arrays, arrays[-1].reshape(1, -1)),
+    )  # fmt: skip
+    return fused, places, ((columns, C, stride), dx_of_image), layout
 
 
 @functools.cache

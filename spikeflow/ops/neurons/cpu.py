@@ -47,8 +47,7 @@ def neuron_forward(model: Model, x, num_steps, params, state=None, smooth=False,
     if model.feedback:
         fed_back = np.zeros(M, dtype) if state is None else state[S].copy()
     state = nothing(dtype, 2) if state is None else state
-    code = (model.surrogate.cache_key or UNKNOWN) if smooth else None
-    loop = make_forward(model.key, code, model.surrogate.primitive, words, keep, keep_states, params.shape[1] > 1)
+    loop = bound(model, _forward_loop, smooth, words, keep, keep_states, params.shape[1] > 1)
     loop(x, num_steps, params, model.surrogate.numbers(dtype), state, membrane, before, states, spikes)
     return spikes, Trajectory(membrane, before, states if keep_states else None, fed_back) if keep else None
 
@@ -69,20 +68,38 @@ def neuron_backward(
     static = input_steps < T
     dx = (zeros if static else empty)((input_steps, M), dtype)
     dparams = np.zeros(params.shape) if learns else nothing(DOUBLE, 2)
-    code = model.surrogate.cache_key or UNKNOWN
     learns, own = tuple(learns), any(learns[len(COMMON) :])
     reads = own and states is not None, own and x is not None and model.scalar.READS_INPUT
-    smooth = smooth and model.fires and (resets_at_once(model.key) or any(learns[1:3]))
     given = dspikes is not None and model.fires, dmembrane is not None
-    functions = model.surrogate.primitive, model.surrogate.derivative
-    loop = make_backward(model.key, code, *functions, smooth, static, learns, *reads, *given, params.shape[1] > 1)
-    arrays = [none if array is None else array for array in (dspikes, dmembrane, membrane, before)]
+    loop = bound(model, _backward_loop, smooth, static, learns, reads, given, params.shape[1] > 1)
     loop(
-        *arrays, states if reads[0] else nothing(dtype, 3), x if reads[1] else none,
+        none if dspikes is None else dspikes, none if dmembrane is None else dmembrane, membrane,
+        none if before is None else before, states if reads[0] else nothing(dtype, 3), x if reads[1] else none,
         nothing(dtype, 1) if fed_back is None else fed_back, params, model.surrogate.numbers(dtype), truncate or T,
         none if carry is None else carry, dx, dparams,
     )  # fmt: skip
     return dx, dparams if learns else None
+
+
+def bound(model: Model, make, *options):
+    """-> ``make(model, *options)``, a loop, made once a model: to look it up by all that its code depends on takes longer."""
+    loops = model.__dict__.setdefault("_loops", {})
+    loop = loops.get((make, options))
+    if loop is None:
+        loop = loops[make, options] = make(model, *options)
+    return loop
+
+
+def _forward_loop(model, smooth, words, keep, keep_states, vector):
+    code = (model.surrogate.cache_key or UNKNOWN) if smooth else None
+    return make_forward(model.key, code, model.surrogate.primitive, words, keep, keep_states, vector)
+
+
+def _backward_loop(model, smooth, static, learns, reads, given, vector):
+    surrogate = model.surrogate
+    code, functions = surrogate.cache_key or UNKNOWN, (surrogate.primitive, surrogate.derivative)
+    smooth = smooth and model.fires and (resets_at_once(model.key) or any(learns[1:3]))
+    return make_backward(model.key, code, *functions, smooth, static, learns, *reads, *given, vector)
 
 
 def leaky_backward_static(dspikes, x, beta, threshold, reset, surrogate):
@@ -102,8 +119,7 @@ def nothing(dtype, axes: int) -> np.ndarray:
 
 def numbers(dtype, *values):
     """Numbers of the arrays' own type: a Python float would be float64 inside a kernel."""
-    kind = dtype.type
-    return tuple([kind(value) for value in values])
+    return tuple(map(dtype.type, values))
 
 
 # Tuples of numbers one row of ``size`` apart. Numba takes its time for each function, however short: so up to four at a time.

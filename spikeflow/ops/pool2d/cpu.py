@@ -25,7 +25,7 @@ def max_pool2d_forward(x, K, stride):
 
 def max_pool2d_backward(dy, winner, shape, K, stride):
     """dy, winner (N, H', W', C) -> dx of ``shape`` (N, H, W, C)."""
-    dx = zeros(shape, dy.dtype)
+    dx = empty(shape, dy.dtype)
     make_backward(K, stride)(dy, winner, dx)
     return dx
 
@@ -87,8 +87,9 @@ def make_forward(K, stride):
 def make_backward(K, stride):
     @kernel(K, stride)
     def max_pool2d_backward_kernel(dy, winner, dx):
-        """dy, winner (N, H', W', C) -> adds into dx (N, H, W, C)."""
+        """dy, winner (N, H', W', C) -> dx (N, H, W, C)."""
         N, height, width, C = dy.shape
+        dx.fill(0)
         for n in range(N):
             for i in range(height):
                 for j in range(width):
