@@ -159,7 +159,7 @@ def make_index():
 
     @kernel()
     def spike_index_kernel(words, padding, table, places, trains, starts, patterns, counts):
-        """words (D, B, H, W, C), table (a power of two of at least 2 H W C) -> the arrays of SpikeIndex, and the largest of counts.
+        """words (D, B, H, W, C), table (a power of two of at least 2 H W C) -> the arrays of SpikeIndex; the largest count.
 
         ``table`` is a hash table with open addressing: the numbers of trains, -1 in empty slots.
         """

@@ -11,7 +11,6 @@ first time once, and not handed back to the system in every step.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import threading
@@ -481,24 +480,28 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-@contextlib.contextmanager
-def scratch(arena: Arena | None = None):
+class scratch:
     """Within, ``empty`` and ``zeros`` hand out memory that is reused after the block: copy what must outlive it.
 
     With an ``arena`` the memory is the arena's, behind what it handed out before, and stays until the arena is cleared. Else it
     is this thread's own; within another such block they allocate, since the outer one's memory is still in use.
     """
-    outer, owns = _thread.arena, arena is None and not _thread.busy
-    if owns:
-        arena = _thread.own
-        arena.clear()
-        _thread.busy = True
-    _thread.arena = arena
-    try:
-        yield
-    finally:
-        _thread.arena = outer
-        if owns:
+
+    def __init__(self, arena: Arena | None = None):
+        self.arena = arena
+
+    def __enter__(self) -> None:
+        self.outer, self.owns = _thread.arena, self.arena is None and not _thread.busy
+        arena = self.arena
+        if self.owns:
+            arena = _thread.own
+            arena.clear()
+            _thread.busy = True
+        _thread.arena = arena
+
+    def __exit__(self, *error) -> None:
+        _thread.arena = self.outer
+        if self.owns:
             _thread.busy = False
 
 

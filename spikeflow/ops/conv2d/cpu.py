@@ -18,7 +18,17 @@ from dataclasses import dataclass
 import numpy as np
 from numba import carray
 
-from ...kernels.cpu.simd import Layout, empty, lasting_zeros, stack_array, taken, tile_shape, vector_lanes, vector_operations, zeros
+from ...kernels.cpu.simd import (
+    Layout,
+    empty,
+    lasting_zeros,
+    stack_array,
+    taken,
+    tile_shape,
+    vector_lanes,
+    vector_operations,
+    zeros,
+)
 from ...kernels.jit import inline, kernel
 from ...kernels.lazy import lazy
 
@@ -84,6 +94,11 @@ class Packed:
         return self._pieces(1, tile_shape(self.weight.dtype, L * C)[1])[:, :, :, 0]
 
     @lazy
+    def flat_backward(self) -> np.ndarray:
+        """``backward`` as (K, L C / V, O V)."""
+        return self.backward.reshape(*self.backward.shape[:2], -1)
+
+    @lazy
     def patches(self) -> np.ndarray:
         """(1, L C / V, O, K, V): pieces of whole kernel columns for each output, of at most 10 vectors where K allows."""
         _, C, K, L = self.weight.shape
@@ -113,18 +128,18 @@ def whole_numbers(weight):
     2^-30.5 n w sqrt(m / 12). Sums in float32, one weight after the other, are off by about 2^-26 m w. The ratio of the two,
     n / (80 sqrt(m)), is 0.75 for a third of 1152 inputs and 1.75 for a third of 6272.
     """
-    n, size = weight.shape[1], empty((len(weight),), np.float64)
+    O, n = weight.shape
+    size = empty((O,), np.float64)
     make_sizes()(weight, size)
-    finite, fits = np.isfinite(size), np.zeros(len(weight), bool)
-    scale = _power_of_two(size, n, 31, weight.dtype)
+    scale, narrow = _power_of_two(size, n, 31, weight.dtype), 0
     if weight.dtype == np.float32:
-        units, large = empty(weight.shape, np.int32), empty((len(weight),), np.int64)
-        make_round()(weight, 1 / scale, size * 2.0**-14, units, large)
-        fits = finite & (2 * large >= n)
-    if not fits.all():
-        scale = np.where(fits, scale, _power_of_two(size, n, 52, weight.dtype))
+        units, fits = empty(weight.shape, np.int32), empty((O,), np.bool_)
+        narrow = make_round()(weight, size, scale, units, fits)
+    if narrow < O:
+        wide = _power_of_two(size, n, 52, weight.dtype)
+        scale = np.where(fits, scale, wide) if narrow else wide
         units = weight / scale[:, None]
-        np.rint(units, out=units, where=finite[:, None])  # not a number reaches who reads it
+        np.rint(units, out=units, where=np.isfinite(size)[:, None])  # not a number reaches who reads it
     return units, scale.astype(weight.dtype)
 
 
@@ -200,21 +215,30 @@ def _dweight_plan(shape, dy_shape, weight_shape, dtype, stride):
 
 def conv2d_dx(dy, shape, packed, stride, padding):
     """(4): dy (N, H', W', O) -> dx of ``shape`` (N, H, W, C)."""
-    N, H, W, C = shape
-    O, _, _, L = packed.weight.shape
-    weight = packed.backward
-    V = weight.shape[3]
-    framed, flat = framed_image(N, H + 2 * padding, W + 2 * padding, C, V, dy.dtype)
-    offsets = _offsets(framed.shape, dy.shape[1], dy.shape[2], stride)
-    product = make_dx(dy.dtype, *tile_shape(dy.dtype, L * C))
-    product(dy.reshape(-1, O), weight.reshape(*weight.shape[:2], -1), offsets, framed.shape[2] * C, flat)
+    weight = packed.flat_backward
+    shapes = shape, dy.shape, packed.backward.shape, packed.weight.shape
+    product, row, offsets, layout = _dx_plan(*shapes, dy.dtype, stride, padding)
+    framed, flat = taken(layout)
+    flat.fill(0)
+    product(dy.reshape(-1, dy.shape[3]), weight, offsets, row, flat)
     return unframed(framed, padding)
 
 
-def framed_image(N, H, W, C, slack, dtype, make=zeros):
-    """-> zeros (N, H, W, C), and the same memory flat with ``slack`` more numbers behind: whole vectors may be written."""
-    flat = make((N * H * W * C + slack,), dtype)
-    return flat[: N * H * W * C].reshape(N, H, W, C), flat
+@functools.lru_cache(maxsize=LARGE_PLANS)
+def _dx_plan(shape, dy_shape, packed_shape, weight_shape, dtype, stride, padding):
+    """What depends on shapes alone -> kernel, numbers of a row, offsets, layout of the framed image."""
+    N, H, W, C = shape
+    image = N, H + 2 * padding, W + 2 * padding, C
+    product = make_dx(dtype, *tile_shape(dtype, weight_shape[3] * C))
+    layout = framed_layout(image, packed_shape[3], dtype)
+    return product, image[2] * C, _offsets(image, *dy_shape[1:3], stride), layout
+
+
+@functools.lru_cache(maxsize=PLANS)
+def framed_layout(image, slack, dtype):
+    """-> layout of an image (N, H, W, C), and the same memory flat with ``slack`` more numbers: whole vectors may be written."""
+    size = math.prod(image)
+    return Layout(((size + slack,), dtype), finish=lambda flat: (flat[:size].reshape(image), flat))
 
 
 def unframed(x, padding):
@@ -295,16 +319,19 @@ def make_sizes():
 @functools.cache
 def make_round():
     @kernel()
-    def round_weights_kernel(weight, inverse, least, units, large):
-        """weight (O, n), inverse (O) of the scale -> units (O, n), large (O): how many magnitudes are ``least`` (O) or more."""
+    def round_weights_kernel(weight, size, scale, units, fits):
+        """weight (O, n), size, scale (O) -> units (O, n), fits (O): are there enough large weights? And how many outputs fit."""
         O, n = weight.shape
+        narrow = 0
         for o in range(O):
-            row, out, factor, bound = weight[o], units[o], inverse[o], least[o]
-            count = 0
+            row, out, factor, bound = weight[o], units[o], 1 / scale[o], size[o] * 2.0**-14
+            large = 0
             for i in range(n):
                 out[i] = np.rint(row[i] * factor)
-                count += abs(row[i]) >= bound
-            large[o] = count
+                large += abs(row[i]) >= bound
+            fits[o] = np.isfinite(size[o]) and 2 * large >= n
+            narrow += fits[o]
+        return narrow
 
     return round_weights_kernel
 

@@ -31,7 +31,7 @@ from ...kernels.jit import inline, kernel
 from ..events import WORD, Fired, Pooled, Routed, SpikeWords
 from ..neurons.cpu import nothing, numbers
 from ..neurons.leaky.scalar import RESETS
-from .cpu import PLANS, add_channel_sums, conv2d_dx, framed_image, make_unpack, unframed
+from .cpu import PLANS, add_channel_sums, conv2d_dx, framed_layout, make_unpack, unframed
 
 U = np.uintp
 NOTHING, ONE = np.uint64(0), np.uint64(1)
@@ -142,7 +142,7 @@ def conv2d_dx_routed(dy, shape, packed, stride, padding):
     make_masks(dy.kernel_size**2)(dy.winner.reshape(-1), O, masks)
     patches = packed.patches
     R, V = patches.shape[3:]
-    framed, flat = framed_image(T * B, H + 2 * padding, W + 2 * padding, C, V, dy.dy.dtype, empty)
+    framed, flat = taken(framed_layout((T * B, H + 2 * padding, W + 2 * padding, C), V, dy.dy.dtype))
     places, geometry = dx_geometry(pooled, dy.kernel_size, dy.stride, stride, *framed.shape[1:3], packed.weight.shape)
     gradient = dy.dy.reshape(T * B, -1, O)
     make_dx_routed(gradient.dtype, R, V)(gradient, masks, packed.flat_patches, places, *geometry, flat)

@@ -15,7 +15,7 @@ import functools
 
 import numpy as np
 
-from ...kernels.cpu.simd import empty, zeros
+from ...kernels.cpu.simd import Layout, empty, taken, zeros
 from ...kernels.jit import UNKNOWN, inline, kernel
 from ..events import WORD
 from .leaky import scalar as leaky_scalar
@@ -24,6 +24,7 @@ from .step import make_start, make_step, make_step_backward, resets_at_once
 
 ZERO, ONE = np.float32(0), np.float32(1)
 DOUBLE = np.dtype(np.float64)
+PLANS = 1024  # of a model: shapes and options of which it remembers what follows from them
 CHUNK = 512  # neurons; a float32 row of them takes 2 KB
 U = np.uintp
 
@@ -36,20 +37,33 @@ def neuron_forward(model: Model, x, num_steps, params, state=None, smooth=False,
     surrogate's primitive in place of the step: the smooth twin. ``keep_states``: the gradients of the neuron's own parameters
     will be wanted.
     """
-    M, dtype = x.shape[1], x.dtype
-    S = len(model.scalar.STATES)
+    dtype, S = x.dtype, len(model.scalar.STATES)
     keep_states = keep_states and keep and S > 1
-    spikes = zeros((-(-num_steps // WORD), M), np.uint64) if words else (empty if model.fires else zeros)((num_steps, M), dtype)
-    membrane = empty((num_steps + 1, M), dtype) if keep else nothing(dtype, 2)
-    before = empty((num_steps, M), dtype) if keep and resets_at_once(model.key) else nothing(dtype, 2)
-    states = empty((S - 1, num_steps + 1, M), dtype) if keep_states else nothing(dtype, 3)
+    loop, layout, clears = bound(
+        model, _forward_plan, num_steps, x.shape[1], dtype, smooth, words, keep, keep_states, params.shape[1] > 1
+    )  # fmt: skip
+    spikes, membrane, before, states = taken(layout)
+    if clears:
+        spikes.fill(0)
     fed_back = nothing(dtype, 1)
     if model.feedback:
-        fed_back = np.zeros(M, dtype) if state is None else state[S].copy()
+        fed_back = np.zeros(x.shape[1], dtype) if state is None else state[S].copy()
     state = nothing(dtype, 2) if state is None else state
-    loop = bound(model, _forward_loop, smooth, words, keep, keep_states, params.shape[1] > 1)
     loop(x, num_steps, params, model.surrogate.numbers(dtype), state, membrane, before, states, spikes)
     return spikes, Trajectory(membrane, before, states if keep_states else None, fed_back) if keep else None
+
+
+def _forward_plan(model, T, M, dtype, smooth, words, keep, keep_states, vector):
+    """What depends on shapes and options alone -> loop, layout of what it writes, does it add to spikes that come as zeros?"""
+    code = (model.surrogate.cache_key or UNKNOWN) if smooth else None
+    loop = make_forward(model.key, code, model.surrogate.primitive, words, keep, keep_states, vector)
+    layout = Layout(
+        ((-(-T // WORD), M), np.uint64) if words else ((T, M), dtype),
+        ((T + 1, M) if keep else (0, 0), dtype),
+        ((T, M) if keep and resets_at_once(model.key) else (0, 0), dtype),
+        ((len(model.scalar.STATES) - 1, T + 1, M) if keep_states else (0, 0, 0), dtype),
+    )
+    return loop, layout, words or not model.fires
 
 
 def neuron_backward(
@@ -71,7 +85,7 @@ def neuron_backward(
     learns, own = tuple(learns), any(learns[len(COMMON) :])
     reads = own and states is not None, own and x is not None and model.scalar.READS_INPUT
     given = dspikes is not None and model.fires, dmembrane is not None
-    loop = bound(model, _backward_loop, smooth, static, learns, reads, given, params.shape[1] > 1)
+    loop = bound(model, _backward_plan, smooth, static, learns, reads, given, params.shape[1] > 1)
     loop(
         none if dspikes is None else dspikes, none if dmembrane is None else dmembrane, membrane,
         none if before is None else before, states if reads[0] else nothing(dtype, 3), x if reads[1] else none,
@@ -81,25 +95,22 @@ def neuron_backward(
     return dx, dparams if learns else None
 
 
-def bound(model: Model, make, *options):
-    """-> ``make(model, *options)``, a loop, made once a model: to look it up by all that its code depends on takes longer."""
-    loops = model.__dict__.setdefault("_loops", {})
-    loop = loops.get((make, options))
-    if loop is None:
-        loop = loops[make, options] = make(model, *options)
-    return loop
-
-
-def _forward_loop(model, smooth, words, keep, keep_states, vector):
-    code = (model.surrogate.cache_key or UNKNOWN) if smooth else None
-    return make_forward(model.key, code, model.surrogate.primitive, words, keep, keep_states, vector)
-
-
-def _backward_loop(model, smooth, static, learns, reads, given, vector):
+def _backward_plan(model, smooth, static, learns, reads, given, vector):
     surrogate = model.surrogate
     code, functions = surrogate.cache_key or UNKNOWN, (surrogate.primitive, surrogate.derivative)
     smooth = smooth and model.fires and (resets_at_once(model.key) or any(learns[1:3]))
     return make_backward(model.key, code, *functions, smooth, static, learns, *reads, *given, vector)
+
+
+def bound(model: Model, plan, *options):
+    """-> ``plan(model, *options)``, made once a model: to look a loop up by all that its code depends on takes longer."""
+    known = model.__dict__.setdefault("_plans", {})
+    found = known.get((plan, options))
+    if found is None:
+        if len(known) >= PLANS:  # calls of ever new shapes
+            known.clear()
+        found = known[plan, options] = plan(model, *options)
+    return found
 
 
 def leaky_backward_static(dspikes, x, beta, threshold, reset, surrogate):
