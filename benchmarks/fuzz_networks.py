@@ -5,8 +5,9 @@
     python benchmarks/fuzz_networks.py --only 1234          one network, with what it is
 
 A network is drawn from a grammar over all layers: convolutions, pools, linear layers, batch normalisation, dropout, and neurons
-of every family with some of their options; images shown at every step, sequences of numbers and of spikes; up to 70 steps, so
-that spike trains cross a 64-bit word; batches of one to three blocks; training and evaluation. Compared are
+of every family with some of their options; residual blocks and parallel branches, nested too; images shown at every step,
+sequences of numbers and of spikes; up to 70 steps, so that spike trains cross a 64-bit word; batches of one to three blocks;
+training and evaluation. Compared are
 
 * the cpu beside the reference, and the engine's rules on beside off: no spike differs but where a membrane of the same sample
   came within 1e-5 of its threshold by then, and where none differs, gradients are within 1e-5 of their norm (or of a hundredth of
@@ -30,6 +31,7 @@ import numpy as np
 
 import spikeflow as sf
 from spikeflow.layers import Neuron
+from spikeflow.layers.containers import leaves
 
 BOUND = 1e-5
 CLOSE = 1e-5  # of a membrane to its threshold, in units of the larger of the two
@@ -53,6 +55,7 @@ class Draw:
 
     def _layers(self) -> list:
         shape, found = self.shape, []
+        self.found = found
         for _ in range(self.rng.integers(1, 9)):
             layer = self._image_layer(shape) if len(shape) == 3 else self._row_layer(shape)
             try:
@@ -73,8 +76,10 @@ class Draw:
     def _image_layer(self, shape):
         C, kind = (
             shape[0],
-            self.pick("conv", "conv", "conv", "pool", "pool", "average", "norm", "drop", "flat", "neuron", "neuron"),
+            self.pick("conv", "conv", "conv", "pool", "pool", "average", "norm", "drop", "flat", "neuron", "neuron", "branch"),
         )
+        if kind == "branch":
+            return self._branches(shape)
         if kind == "conv":
             K = self.pick(1, 2, 3)
             options = {"stride": self.pick(1, 1, 2), "padding": self.pick(0, 0, 1), "bias": self.pick(True, False)}
@@ -90,12 +95,41 @@ class Draw:
         return sf.Dropout(0.5) if kind == "drop" else self._neuron(shape)
 
     def _row_layer(self, shape):
-        kind = self.pick("linear", "linear", "neuron", "neuron", "norm", "drop")
+        kind = self.pick("linear", "linear", "neuron", "neuron", "norm", "drop", "branch")
+        if kind == "branch":
+            return self._branches(shape)
         if kind == "linear":
             return sf.Linear(shape[0], self.pick(4, 17, 20), bias=self.pick(True, False))
         if kind == "norm":
             return sf.BatchNorm1d(shape[0])
         return sf.Dropout(0.5) if kind == "drop" else self._neuron(shape)
+
+    def _branches(self, shape, nested: bool = False):
+        """-> a container: branches that keep the shape, or channels that are put together."""
+        branches = [self._branch(shape, nested) for _ in range(2)]
+        if self.pick(True, False):
+            return sf.Parallel(*map(one, branches), merge=self.pick("add", "concat"))
+        spikes = len(self.found) > 0 and isinstance(self.found[-1], Neuron) and self.found[-1].binary
+        fires = all(isinstance(branch[-1], Neuron) and branch[-1].binary for branch in branches)
+        connect = (
+            self.pick("add", "and", "iand", "concat") if fires and (spikes or nested is False) else self.pick("add", "concat")
+        )
+        shortcut = one(branches[1]) if self.pick(True, False) or (connect in ("and", "iand") and not spikes) else None
+        return sf.Residual(*branches[0], shortcut=shortcut, connect=connect)
+
+    def _branch(self, shape, nested: bool) -> list:
+        """-> layers that keep the shape."""
+        C, layers = shape[0], []
+        for kind in [self.pick("weight", "neuron", "norm", "nest") for _ in range(self.rng.integers(1, 4))]:
+            if kind == "weight":
+                layers.append(sf.Conv2d(C, C, 3, padding=1) if len(shape) == 3 else sf.Linear(C, C))
+            elif kind == "norm":
+                layers.append((sf.BatchNorm2d if len(shape) == 3 else sf.BatchNorm1d)(C))
+            elif kind == "nest" and not nested:
+                layers.append(sf.Residual(*self._branch(shape, True), connect="add"))
+            else:
+                layers.append(self._neuron(shape))
+        return layers
 
     def _neuron(self, shape):
         images = len(shape) == 3
@@ -127,7 +161,7 @@ class Draw:
         """-> the network, anew."""
         net = sf.Sequential(*(layer.unused_copy() for layer in self.layers), seed=self.seed % 2**31, **options)
         rng = np.random.default_rng(self.seed)
-        for layer in net.layers:
+        for layer in leaves(net.layers):
             for key in ("weight", "bias", "recurrent.weight", "recurrent.bias"):
                 if key in layer.params and not isinstance(layer, (sf.BatchNorm1d, sf.BatchNorm2d)):
                     value = layer.params[key].value
@@ -161,9 +195,9 @@ class Passes:
         self.net, self.x, self.num_steps = net, x, num_steps
         net.zero_grad()
         loss = sf.losses.mse_membrane_loss() if not net.layers[-1].model.fires else sf.losses.mse_count_loss(0.75, 0.25)
-        features = int(np.prod(net.program(x, num_steps).shapes[-1]))
+        features = int(np.prod(net.program(x, num_steps).heads[0].shape))
         labels = np.arange(x.shape[0 if num_steps else 1]) % features
-        images = len(net.program(x, num_steps).shapes[-1]) == 3
+        images = len(net.program(x, num_steps).heads[0].shape) == 3
         if images:
             self.spikes, self.membrane = net.forward(x, num_steps)
             self.input = net.backward(self.spikes - 0.5, self.membrane, input_grad=True)
@@ -207,7 +241,7 @@ class Passes:
     def _unexcused(self, other) -> str | None:
         """-> the first layer whose spikes differ without a membrane beside its threshold; None if there is none."""
         ours, theirs = self.records(), other.records()
-        for layer in (layer for layer in self.net.layers if isinstance(layer, Neuron)):
+        for layer in (layer for layer in leaves(self.net.layers) if isinstance(layer, Neuron)):
             a, b = ours[layer.name], theirs[layer.name]
             T, B = a["spikes"].shape[:2]
             wrong = (a["spikes"] != b["spikes"]).reshape(T, B, -1).any(2)
@@ -231,7 +265,12 @@ class Passes:
 
 def normalises(layers) -> bool:
     """Is there a batch normalisation among the layers?"""
-    return any(isinstance(layer, (sf.BatchNorm1d, sf.BatchNorm2d)) for layer in layers)
+    return any(isinstance(layer, (sf.BatchNorm1d, sf.BatchNorm2d)) for layer in leaves(layers))
+
+
+def one(branch: list):
+    """-> a branch as one layer."""
+    return branch[0] if len(branch) == 1 else sf.Sequential(*branch)
 
 
 def check(seed: int) -> tuple[list[str], int]:

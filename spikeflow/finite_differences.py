@@ -33,10 +33,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import backends, random
-from .engine.executor import channel_last
+from .engine.branches import Crossing
+from .engine.executor import channel_first, channel_last
 from .engine.host import HostCall
+from .engine.lower import lower
 from .engine.steps import membrane_of
-from .layers import Neuron
+from .layers import Layer, Neuron
+from .layers.containers import leaves
 from .losses import Loss
 from .network import Sequential
 
@@ -127,7 +130,7 @@ def gradcheck(
     backend = "cpu" if net.backend == "cuda" else net.backend  # whose float64 is slow, where there is any
     twin = Sequential(*(layer.unused_copy() for layer in net.layers), backend=backend, dtype=np.float64)
     twin.load_state_dict({name: value.astype(np.float64) for name, value in net.state_dict().items()})
-    for layer in twin.layers:
+    for layer in leaves(twin.layers):
         for key in set(layer.params) & set(
             getattr(layer, "decays", ())
         ):  # the clamp is flat outside [0, 1]: no difference may step over an end
@@ -139,15 +142,15 @@ def gradcheck(
     scales = _reach_threshold(twin, images, num_steps) if rescale else {}
 
     call = twin._call(images, num_steps, smooth=True, training=net.training)
-    loss, dspikes, dmembrane = _evaluate(loss_fn, *call.forward(), labels)
+    loss, dspikes, dmembrane = _evaluate(twin, call, loss_fn, call.forward(), labels)
     twin.zero_grad()
     dimages = call.backward(dspikes, dmembrane, input_grad=True)
     numeric = _Reference(twin, call, loss_fn, labels)
 
     rows = []
-    for position, layer in enumerate(twin.layers):
+    for layer in leaves(twin.layers):
         for parameter in (parameter for parameter in layer.params.values() if parameter.trainable):
-            rows.append((parameter.name, parameter.value, parameter.grad, position))
+            rows.append((parameter.name, parameter.value, parameter.grad, numeric.place_of(layer)))
     gradient = channel_last(dimages[None] if call.program.kind.static else dimages)
     rows.append(("input", call.x, gradient, 0))  # the array that the reference reads, changed in place
     compare = _Comparison(numeric, loss, entries, directions, h, tolerance, seed)
@@ -164,31 +167,51 @@ class _Reference:
             replace(call.run, first=block.start, choices=_choices(call, kept))
             for block, kept in zip(call.blocks, call.kept, strict=True)
         ]
-        self.shapes = call.program.shapes
-        self.inputs: list[list[np.ndarray]] = []  # of each layer at the base point, by block
+        kind = replace(call.program.kind, backend="reference", rules=False)
+        self.program = lower(twin.layers, kind.shape, kind, self.ops)
+        self.inputs: list[tuple] = []  # of each step at the base point: of each block x, and what branches have put aside
+        self.kept: dict[int, tuple] = {}  # of the last step of each head at the base point, by block
         self.loss_from(0, remember=True)
 
-    def loss_from(self, position: int, remember: bool = False) -> float:
-        """The loss when only layers from ``position`` on have changed."""
-        call, dtype = self.call, self.twin.dtype
-        xs = [call.x[:, block] for block in call.blocks] if position == 0 else self.inputs[position]
-        kept = []
-        for layer, shape in list(zip(self.twin.layers, self.shapes, strict=False))[position:]:
+    def place_of(self, layer: Layer) -> int:
+        """-> the step of a layer."""
+        return next(k for k, step in enumerate(self.program.steps) if layer in step.layers)
+
+    def loss_from(self, place: int, remember: bool = False) -> float:
+        """The loss when only layers of steps from ``place`` on have changed."""
+        call, steps, kept = self.call, self.program.steps, dict(self.kept)
+        xs, aside = self.inputs[place] if place else ([call.x[:, block] for block in call.blocks], [[] for _ in call.blocks])
+        for run, crossings in zip(self.runs, aside, strict=True):
+            run.crossings = _set_aside(crossings)
+        for k in range(place, len(steps)):
             if remember:
-                self.inputs.append(xs)
-            prepared = layer.prepare(self.ops, shape, dtype)
-            if layer.couples(call.run):
-                y, _ = layer.forward(self.ops, prepared, np.concatenate(xs, axis=1), call.run)
-                xs = [y[:, block] for block in call.blocks]
+                self.inputs.append((xs, [_set_aside(run.crossings) for run in self.runs]))
+            packed = steps[k].pack(self.ops, None)
+            if steps[k].joint:
+                xs, _ = steps[k].forward_batch(self.ops, packed, xs, call.run)
+                continue
+            found = [steps[k].forward(self.ops, packed, x, run) for x, run in zip(xs, self.runs, strict=True)]
+            xs, kept[k] = zip(*found, strict=True)
+        if remember:
+            self.kept = {head.step: kept[head.step] for head in self.program.heads if head.neuron}
+        return _evaluate(self.twin, call, self.loss_fn, self._outputs(xs, kept), self.labels)[0]
+
+    def _outputs(self, xs, kept):
+        """Outputs of all blocks, and what each step kept of them -> what ``forward`` returns."""
+        pairs = []
+        for number, head in enumerate(self.program.heads):
+            y = channel_first(np.concatenate([self.program.each_head(x)[number] for x in xs], axis=1))
+            if head.neuron:
+                membrane = np.concatenate([membrane_of(keep) for keep in kept[head.step]], axis=1)
+                pairs.append((y, channel_first(membrane)))
             else:
-                xs, kept = zip(
-                    *(layer.forward(self.ops, prepared, x, run) for x, run in zip(xs, self.runs, strict=True)), strict=True
-                )
-        spikes = np.concatenate(xs, axis=1)
-        membrane = np.concatenate([membrane_of(keep) for keep in kept], axis=1)
-        if spikes.ndim == 5:
-            spikes, membrane = np.moveaxis(spikes, -1, 2), np.moveaxis(membrane, -1, 2)
-        return _evaluate(self.loss_fn, spikes, membrane, self.labels)[0]
+                pairs.append((None, y))
+        return self.program.public(pairs)
+
+
+def _set_aside(crossings: list[Crossing]) -> list[Crossing]:
+    """-> what branches have put aside, in new records, since a pass changes these."""
+    return [Crossing(crossing.x, list(crossing.outputs)) for crossing in crossings]
 
 
 def _choices(call: HostCall, kept: list) -> dict[str, dict[str, np.ndarray]]:
@@ -209,7 +232,7 @@ class _Comparison:
     seed: int
 
     def __call__(self, name: str, value: np.ndarray, gradient: np.ndarray, position: int) -> Row:
-        """Compare ``gradient`` with differences of the loss around ``value``, which belongs to layer ``position``."""
+        """Compare ``gradient`` with differences of the loss around ``value``, which belongs to the step at ``position``."""
         flat = np.ascontiguousarray(gradient).reshape(-1)
         chosen = self._choose(name, flat)
         units = [np.bincount([index], minlength=flat.size).astype(np.float64) for index in chosen]
@@ -263,17 +286,22 @@ class _Comparison:
         return (8 * near - far) / (12 * h)
 
 
-def _evaluate(loss_fn, spikes, membrane, labels) -> tuple[float, np.ndarray | None, np.ndarray | None]:
-    """-> loss, dspikes, dmembrane of either kind of loss."""
-    if not isinstance(loss_fn, Loss):
-        return loss_fn(spikes, membrane, labels)
-    return loss_fn.evaluate(spikes, membrane, labels)
+def _evaluate(twin, call, loss_fn, outputs, labels) -> tuple:
+    """What ``forward`` returned -> loss, dspikes, dmembrane of either kind of loss; of several heads these are tuples."""
+    several = len(call.program.heads) > 1
+    if not isinstance(loss_fn, (Loss, tuple, list)):
+        return loss_fn(*(zip(*outputs, strict=True) if several else outputs), labels)
+    losses, targets, normalisers = twin._losses(call, loss_fn, labels)
+    pairs = outputs if several else [outputs]
+    found = [loss.gradients(*pair, *given) for loss, pair, *given in zip(losses, pairs, targets, normalisers, strict=True)]
+    shares, dspikes, dmembrane = zip(*found, strict=True)
+    return sum(shares), call.program.public(dspikes), call.program.public(dmembrane)
 
 
 def _reach_threshold(twin: Sequential, images, num_steps) -> dict[str, float]:
     """Scale the weights in front of each neuron layer, first layer first, until its largest membranes pass the threshold."""
     scales, before = {}, []
-    for layer in twin.layers:
+    for layer in leaves(twin.layers):
         if not isinstance(layer, Neuron):
             before += [layer.params[key] for key in ("weight", "bias") if key in layer.params]
             continue

@@ -13,24 +13,26 @@ import numpy as np
 
 from .engine.forms import dense
 from .engine.host import HostCall, joined
-from .engine.steps import membrane_of
+from .engine.steps import Given, membrane_of
 from .layers import Neuron
 from .ops.neurons import reference
 
 __all__ = ["Health", "LayerHealth", "health", "record_backward"]
 
 
-def record_backward(call: HostCall, loss_fn, targets) -> dict[str, dict[str, np.ndarray]]:
+def record_backward(call: HostCall, losses: list, targets: list, normalisers: list) -> dict[str, dict[str, np.ndarray]]:
     """A call without rules -> {layer name: {"spikes", "membrane", "dspikes", "dmembrane": (T, B, ...)}}, channel first.
 
-    ``targets`` (B, ...) of the batch are checked; dL/dmembrane is that of the membrane compared with the threshold.
+    A loss, ``targets`` (B, ...) of the batch, checked, and a normaliser for each head; dL/dmembrane is that of the membrane
+    compared with the threshold.
     """
     results: list[dict] = [{} for _ in call.blocks]
-    normaliser = loss_fn.normaliser(targets)
 
     def collect(i, block, spikes, kept):
         found = results[i]
-        given = loss_fn.gradients(spikes, call.last_membrane(kept), targets[block], normaliser)[1:]
+        outputs = (call.shown(head, spikes, kept) for head, _ in enumerate(losses))
+        parts = zip(losses, outputs, targets, normalisers, strict=True)
+        given = [Given(*loss.gradients(*output, target[block], normaliser)[1:]) for loss, output, target, normaliser in parts]
         _record_block(call, kept, given, found)
 
     def watch(i, step, y, kept):
@@ -51,10 +53,9 @@ def _record_block(call: HostCall, kept: list, given, found: dict[str, dict[str, 
         return reference.neuron_backward(model, dspikes, dmembrane, trajectory, *arguments, **options, trace=trace)
 
     ops = SimpleNamespace(**{**vars(call.ops), "neuron_backward": neuron_backward})
-    dy, extra = given[0], {"dmembrane": given[1]}
+    dy = call.program.gradient(given)
     for step, packed, keep in reversed(list(zip(call.steps, call.packed, kept, strict=True))):
-        dy = step.backward(ops, packed, dy, keep, step.gradients(), True, **extra)
-        extra = {}
+        dy = step.backward(ops, packed, dy, keep, step.gradients(), True)
         if step.neuron_kept(keep) is not None:
             rows = found[step.layers[0].name]
             shape = rows["membrane"].shape

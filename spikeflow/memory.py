@@ -33,6 +33,7 @@ from .engine.host import LANES, LEAST, HostCall, block_size
 from .kernels.cpu import parallel
 from .kernels.cpu.simd import scratch_size
 from .layers import AvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d
+from .layers.containers import leaves
 from .layers.normalization import BatchNorm
 from .losses import Loss
 
@@ -238,17 +239,16 @@ def _refusal(least: MemoryPlan, max_bytes: int) -> str:
 
 
 class _Anything(Loss):
-    """A loss that sends back a gradient of every spike, or of the membrane of a neuron that never fires."""
+    """A loss that sends back a gradient of every spike, or of the membrane where the end is no neuron that fires."""
 
-    def __init__(self, last):
-        self.inputs = "spikes" if last.model.fires else "membrane"
+    inputs = "membrane"
 
     def check(self, targets, num_steps, batch, features):
         return np.zeros(batch)
 
     def gradients(self, spikes, membrane, targets, normaliser):
         gradient = np.full(membrane.shape, 1e-3, membrane.dtype)
-        return (0.0, gradient, None) if self.inputs == "spikes" else (0.0, None, gradient)
+        return (0.0, None, gradient) if spikes is None or not spikes.any() else (0.0, gradient, None)
 
 
 def _measured(net, request: Request, size: int, bounded: bool):
@@ -265,7 +265,7 @@ def _measured(net, request: Request, size: int, bounded: bool):
     waits = {layer.name: k <= last for k, step in enumerate(call.steps) for layer in step.layers}
     layers = [
         LayerMemory(layer.name, type(layer).__name__, round(request.batch_size * kept[layer.name]), waits[layer.name])
-        for layer in net.layers
+        for layer in leaves(net.layers)
     ]
     return layers, [call.steps[k].layers[-1].name for k in call.joints], phases, scratch
 
@@ -288,7 +288,7 @@ def _step(net, request: Request, x, num_steps: int | None, size: int, bounded: b
     """One step on this thread alone; it changes gradients, but no running estimates."""
     options = {"arenas": None if bounded or net.amp else [], "size": size, "training": request.training}
     with parallel.executed_by(execute):
-        net._step(x, None, _Anything(net.layers[-1]), num_steps, **options)
+        net._step(x, None, _Anything(), num_steps, **options)
 
 
 class _Meter:
@@ -355,7 +355,7 @@ def _samples(net, request: Request, batch: int) -> tuple[np.ndarray, int | None]
 @contextlib.contextmanager
 def _gradients_aside(net):
     """Afterwards, the parameters' gradients are what they were before."""
-    parameters = [parameter for layer in net.layers for parameter in layer.params.values()]
+    parameters = [parameter for layer in leaves(net.layers) for parameter in layer.params.values()]
     gradients = [parameter.grad.copy() for parameter in parameters]
     try:
         yield
@@ -418,7 +418,7 @@ def _kept_of(net, request: Request, batch: int, size: int) -> tuple[dict[str, in
     call.enter()
     kept = [call.forward_block(i)[1] for i in range(len(call.blocks))]
     found, seen = {}, set()
-    _count([call.packed, [(p.value, p.grad) for layer in net.layers for p in layer.params.values()]], seen)
+    _count([call.packed, [(p.value, p.grad) for layer in leaves(net.layers) for p in layer.params.values()]], seen)
     for k, step in enumerate(call.steps):
         parts = [[call.joint_kept[k]]] if step.joint else [step.kept_by_layer(block[k]) for block in kept]
         for place, layer in enumerate(step.layers):
@@ -449,15 +449,16 @@ def _count(x, seen: set[int]) -> int:
 
 def smallest_input(layers) -> tuple[int, ...]:
     """-> the smallest sample, of images a square one, that fits all layers; ValueError if the layers leave that open."""
-    for layer in layers:
+    flat = list(leaves(layers))
+    for layer in flat:
         if isinstance(layer, (Conv2d, MaxPool2d, AvgPool2d, BatchNorm2d)):
             break
         if isinstance(layer, Linear):
             return (layer.in_features,)
         if isinstance(layer, BatchNorm):
             return (layer.num_features,)
-    channels = next((_channels(layer) for layer in layers if _channels(layer)), None)
-    if channels is not None and any(isinstance(layer, Linear) for layer in layers):
+    channels = next((_channels(layer) for layer in flat if _channels(layer)), None)
+    if channels is not None and any(isinstance(layer, Linear) for layer in flat):
         for side in SIDES:
             if _fits(layers, (channels, side, side)):
                 return channels, side, side

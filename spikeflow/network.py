@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +17,9 @@ from .engine.lower import Program, lower
 from .engine.steps import Kind
 from .kernels.cpu import parallel
 from .kernels.cpu.simd import Arena
-from .layers import Layer, Neuron, Parameter, check_chain, from_config
+from .layers import CONTAINERS, Flatten, Layer, Neuron, Parameter, check_chain, from_config
 from .layers.base import Run, positive_int, zero_grads
+from .layers.containers import Chain, Container, check_free, description, every, leaves
 from .losses import Loss
 from .ops.finite import all_finite
 
@@ -30,8 +31,16 @@ __all__ = ["Sequential"]
 PROGRAMS = 64  # of a network, kept at most: there is one for each size of image, too
 
 
-class Sequential:
-    """A chain of layers that ends with a neuron.
+class Sequential(Chain):
+    """A network: layers one behind the other, which may hold others.
+
+    A Sequential may itself be a layer: inside another one, a ``Residual`` or a ``Parallel``. It then takes their names, and the
+    outer network's dtype, backend and options. Weights that were trained, loaded or copied stay; those that are as its seed drew
+    them are drawn again, from the outer network's seed.
+
+    Where the network does not end with a neuron, its output is called its membrane and there are no spikes: ``forward`` returns
+    None in their place, and losses of spikes refuse it. Where it ends with branches that do not meet
+    (``Parallel(..., merge=None)``), each is a head: spikes, membranes, their gradients and labels are tuples.
 
     Parameters
     ----------
@@ -84,20 +93,53 @@ class Sequential:
         self._ops = backends.load(backend)
         if self._ops.device:
             self._check_device_options()
-        self.layers = layers
-        for position, layer in enumerate(layers):
-            if layer.name or any(layer is other for other in layers[:position]):
-                raise ValueError(f"layer {position} ({layer!r}) already belongs to a network; make a layer for each place")
-        for position, layer in enumerate(layers):
-            layer.initialize(str(position), self.dtype, self.seed)
+        check_free(layers)
+        super().__init__(*layers)
+        for key, layer in self.held():
+            layer.initialize(key, self.dtype, self.seed)
         self._store = self._move() if self._ops.device else None
+        for layer in every(layers):
+            if isinstance(layer, Sequential):
+                layer._join(self)
+        self._begin()
+        self._given = False  # have values been given to the parameters, by ``copy`` or ``load_state_dict``?
+        self.training = True
+        self.draws = 0  # training passes so far: the number under which dropout draws its masks
+
+    def _begin(self) -> None:
+        """Remember nothing of any call."""
         self._last: Executor | None = None
         self._programs: dict[Kind, tuple[tuple, Program]] = {}  # with the layers and their versions when they were made
         self._arenas: list[Arena] = []
         self._plans: dict[tuple, memory.MemoryPlan] = {}  # by request, budget and size of blocks
         self._shown: tuple | None = None  # of the latest input: the shape of a sample; its dtype, or None for images
-        self.training = True
-        self.draws = 0  # training passes so far: the number under which dropout draws its masks
+
+    def initialize(self, name, dtype, seed):
+        """Become a layer of another network."""
+        own = {} if self._as_drawn() and not self._given else {id(layer): layer.params for layer in leaves(self.layers)}
+        super().initialize(name, dtype, seed)
+        for layer in leaves(self.layers):
+            for key, parameter in own.get(id(layer), {}).items():
+                layer.params[key].value = parameter.value
+
+    def _join(self, outer: Sequential) -> None:
+        """Run, where it is asked by itself, as the network that it is now a part of."""
+        for key in ("dtype", "seed", "backend", "events", "amp", "max_bytes", "block_size", "_ops", "_store"):
+            setattr(self, key, getattr(outer, key))
+        if self._ops.device:
+            self._device_arenas = outer._device_arenas
+        self._begin()
+
+    def _as_drawn(self) -> bool:
+        """Are all parameters still those that the seed gave?"""
+        for layer in leaves(self.layers):
+            drawn = layer.initial_values(self.dtype, self.seed)
+            if not all(np.array_equal(layer.params[key].value, value) for key, value in drawn.items()):
+                return False
+        return True
+
+    def __setattr__(self, name, value):
+        object.__setattr__(self, name, value)  # settings of a network are not those of a layer: programs stay as they are
 
     def __getstate__(self) -> dict:
         """What a pickle carries: nothing that the next call makes anew."""
@@ -117,6 +159,46 @@ class Sequential:
 
         self._device_arenas = {use: gpu.Arena() for use in ("forward", "step", "other")}
         return Store(self._all_parameters())
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __getitem__(self, place: int | slice) -> Layer | Sequential:
+        """A layer; or some layers one behind the other as a network that shares them, with all their parameters.
+
+        Examples
+        --------
+        >>> import spikeflow as sf
+        >>> net = sf.Sequential(sf.Linear(4, 3), sf.Leaky(beta=0.5), sf.Linear(3, 2), sf.Leaky(beta=0.5))
+        >>> features = net[:2]  # trains with net; net[:2].copy() has parameters of its own
+        >>> features.layers[0] is net[0]
+        True
+        """
+        if not isinstance(place, slice):
+            return self.layers[place]
+        if not self.layers[place]:
+            raise ValueError(f"a slice must hold at least one layer of {len(self.layers)}, got [{place.start}:{place.stop}]")
+        return self._sharing(self.layers[place])
+
+    def _sharing(self, layers: Sequence[Layer]) -> Sequential:
+        """-> a network in this one's mode of some of its layers, which stay its own."""
+        part = object.__new__(Sequential)
+        part.__dict__.update(self.__dict__)
+        part.layers, part.name, part.shares = tuple(layers), "", True
+        part._begin()
+        return part
+
+    def copy(self) -> Sequential:
+        """A network with the same layers, options and mode, and parameters of its own, which have the same values now."""
+        options = {key: getattr(self, key) for key in ("seed", "backend", "dtype", "events", "amp", "max_bytes", "block_size")}
+        twin = Sequential(*(layer.unused_copy() for layer in self.layers), **options)
+        for own, other in zip(self._all_parameters(), twin._all_parameters(), strict=True):
+            other.value = own.value
+        twin.training, twin.draws, twin._given = self.training, self.draws, True
+        return twin
 
     def _host_twin(self) -> Sequential:
         """-> a network on the processor with the same layers and copies of the parameters."""
@@ -142,7 +224,11 @@ class Sequential:
         return [parameter for parameter in self._all_parameters() if parameter.trainable]
 
     def _all_parameters(self) -> list[Parameter]:
-        return [parameter for layer in self.layers for parameter in layer.params.values()]
+        return [parameter for layer in leaves(self.layers) for parameter in layer.params.values()]
+
+    def _neurons(self) -> list[Neuron]:
+        """All layers of neurons, nested ones too."""
+        return [layer for layer in leaves(self.layers) if isinstance(layer, Neuron)]
 
     def zero_grad(self) -> None:
         """Set all gradients to zero; ``backward`` and ``loss_and_grad`` add to them."""
@@ -188,11 +274,12 @@ class Sequential:
                 raise ValueError(f"{name} holds NaN, infinity, or numbers too large for {self.dtype}")
         for name, value in fitting.items():
             known[name].value[...] = value
+        self._given = True
 
     def _check_constant(self, name: str, value: np.ndarray) -> bool:
         """Is it an entry that snnTorch keeps for one of our neurons? ValueError if its value is another than ours."""
-        position, _, key = name.partition(".")
-        neuron = next((layer for layer in self.layers if layer.name == position and isinstance(layer, Neuron)), None)
+        position, _, key = name.rpartition(".")
+        neuron = next((layer for layer in self._neurons() if layer.name == position), None)
         ours = neuron.snntorch_constants() if neuron else {}
         if key not in ours:
             return False
@@ -204,7 +291,7 @@ class Sequential:
     def _without_aliases(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A state without what snnTorch stores a second time; ValueError where the two differ."""
         kept = dict(values)
-        for layer in (layer for layer in self.layers if isinstance(layer, Neuron)):
+        for layer in self._neurons():
             for alias, key in layer.snntorch_aliases.items():
                 name, twin = f"{layer.name}.{alias}", f"{layer.name}.{key}"
                 if name in kept and twin in kept and not np.array_equal(kept.pop(name), kept[twin]):
@@ -225,7 +312,8 @@ class Sequential:
         Returns
         -------
         spikes, membrane : (T, B, ...)
-            Of the last layer.
+            Of the last layer. Spikes are None, and the membrane is the layer's output, where that is no neuron; of several heads
+            a tuple of such pairs.
 
         Raises
         ------
@@ -248,7 +336,7 @@ class Sequential:
         Parameters
         ----------
         dspikes, dmembrane : (T, B, ...), at least one of them
-            dL/dspikes and dL/dmembrane of what ``forward`` returned.
+            dL/dspikes and dL/dmembrane of what ``forward`` returned; of several heads a tuple each.
         input_grad : bool
             Also return dL/dinput, of the input's shape.
 
@@ -272,9 +360,11 @@ class Sequential:
         images, num_steps
             As for ``forward``.
         labels : (B,) integers, or what the loss calls its targets
+            Of several heads a tuple, or one for all of them.
         loss_fn : Loss, or callable
             A loss of ``spikeflow.losses``, or any ``f(spikes, membrane, labels) -> loss, dspikes, dmembrane`` (either gradient
-            may be None). A plain callable sees the whole batch, so that all blocks wait for it and are kept meanwhile.
+            may be None). A plain callable sees the whole batch, so that all blocks wait for it and are kept meanwhile. Of several
+            heads a tuple of losses, whose sum counts, or one for all of them; a plain callable gets and gives tuples.
         truncate : int, optional
             Truncated backpropagation through time: before steps K, 2 K, ... the neurons' states are detached, that is, gradients
             do not flow back through them. All steps by default.
@@ -283,6 +373,7 @@ class Sequential:
         -------
         loss : float
         spikes : (T, B, ...)
+            Of several heads a tuple. Where no neuron ends the network, its output.
         """
         truncate = None if truncate is None else positive_int("truncate", truncate)
         size, threads = self._bounds(images, num_steps)
@@ -294,18 +385,35 @@ class Sequential:
     def _step(self, images, labels, loss_fn, num_steps, **options) -> tuple[float, np.ndarray]:
         """``loss_and_grad`` with options of ``_call``."""
         call = self._call(images, num_steps, amp=self.amp, use="step", **options)
-        if not isinstance(loss_fn, Loss):
-            spikes, membrane = call.forward()
+        if callable(loss_fn) and not isinstance(loss_fn, Loss):
+            outputs = call.forward()
+            spikes, membrane = zip(*outputs, strict=True) if len(call.program.heads) > 1 else outputs
             loss, dspikes, dmembrane = loss_fn(spikes, membrane, labels)
             call.backward(dspikes, dmembrane, False)
-            return float(loss), spikes
-        labels = self._checked_labels(call, labels, loss_fn)
-        return call.step(loss_fn, labels, loss_fn.normaliser(labels))
+            return float(loss), call.program.public(
+                [m if y is None else y for y, m in (outputs if len(call.program.heads) > 1 else [outputs])]
+            )
+        return call.step(*self._losses(call, loss_fn, labels))
 
-    def _checked_labels(self, call, labels, loss_fn) -> np.ndarray:
-        if loss_fn.inputs != "membrane" and not self.layers[-1].model.fires:
-            raise ValueError(f"{loss_fn!r} reads spikes, but the last layer ({self.layers[-1]!r}) never fires")
-        return loss_fn.check(labels, call.run.num_steps, call.batch, call.program.shapes[-1])
+    def _losses(self, call, loss_fn, labels) -> tuple[list[Loss], list, list]:
+        """-> of each head a loss, checked targets and a normaliser."""
+        heads = call.program.heads
+        losses, targets = ([given] if len(heads) == 1 else given for given in (loss_fn, labels))
+        losses, targets = (
+            list(given) if isinstance(given, (tuple, list)) and len(given) == len(heads) else [given] * len(heads)
+            for given in (losses, targets)
+        )
+        checked = []
+        for head, loss, target in zip(heads, losses, targets, strict=True):
+            if not isinstance(loss, Loss):
+                raise TypeError(
+                    f"loss_fn must be a loss of spikeflow.losses, or one for each of {len(heads)} heads, got {loss_fn!r}"
+                )
+            end = call.steps[head.step]
+            if loss.inputs != "membrane" and not (head.neuron and end.layers[-1].model.fires):
+                raise ValueError(f"{loss!r} reads spikes, but the last layer ({(end.layers or [end])[-1]!r}) never fires")
+            checked.append(loss.check(target, call.run.num_steps, call.batch, head.shape))
+        return losses, checked, [loss.normaliser(target) for loss, target in zip(losses, checked, strict=True)]
 
     def stream(
         self, part: np.ndarray, state: dict[str, np.ndarray] | None = None, num_steps: int | None = None
@@ -332,17 +440,14 @@ class Sequential:
             A state of another network or of another number of samples.
         """
         call = self._call(part, num_steps, streams=True)
-        return call.stream(self._checked_state(call, state))
+        outputs, state = call.stream(self._checked_state(call, state))
+        return (*outputs, state) if len(call.program.heads) == 1 else (*zip(*outputs, strict=True), state)
 
     def _checked_state(self, call: Executor, state) -> dict[str, np.ndarray]:
         """-> the states of all neurons (S, B, ...), channel last, the initial ones for None; ValueError if they do not fit."""
-        expected = {
-            layer.name: (layer.state_rows, call.batch, *shape)
-            for layer, shape in zip(self.layers, call.program.shapes, strict=False)
-            if isinstance(layer, Neuron)
-        }
+        expected = {layer.name: (layer.state_rows, call.batch, *call.program.shapes[layer.name]) for layer in self._neurons()}
         if state is None:
-            start = {layer.name: layer.initial_state for layer in self.layers if isinstance(layer, Neuron)}
+            start = {layer.name: layer.initial_state for layer in self._neurons()}
             state = {name: np.full(shape, start[name], self.dtype) for name, shape in expected.items()}
         found = {name: np.shape(array) for name, array in state.items()} if isinstance(state, dict) else type(state).__name__
         if found != expected:
@@ -366,6 +471,7 @@ class Sequential:
         Returns
         -------
         (T, B, ...) spikes, or (B, ...) counts, of the network's dtype
+            Of several heads a tuple. Where no neuron ends the network, its output, or the sum of it.
         """
         batch_size = positive_int("batch_size", batch_size)
         images = self._check_images(images, static=num_steps is not None)
@@ -374,8 +480,10 @@ class Sequential:
         for lo in range(0, images.shape[axis], batch_size):
             part = images[lo : lo + batch_size] if axis == 0 else images[:, lo : lo + batch_size]
             spikes = self._call(part, num_steps).predict()
-            parts.append(spikes.sum(0) if counts else spikes)
-        return np.concatenate(parts, axis=0 if counts else 1)
+            heads = spikes if isinstance(spikes, tuple) else (spikes,)
+            parts.append([head.sum(0) if counts else head for head in heads])
+        joined = [np.concatenate(head, axis=0 if counts else 1) for head in zip(*parts, strict=True)]
+        return tuple(joined) if len(joined) > 1 else joined[0]
 
     def record(
         self, images: np.ndarray, num_steps: int | None = None, backward: bool = False, labels=None, loss_fn: Loss | None = None
@@ -406,11 +514,10 @@ class Sequential:
             return self._call(images, num_steps, records=True).record()
         if self._ops.device:
             return self._host_twin().record(images, num_steps, backward, labels, loss_fn)
-        if not isinstance(loss_fn, Loss):
+        if not isinstance(loss_fn, (Loss, tuple, list)):
             raise ValueError(f"backward=True needs a loss of spikeflow.losses as loss_fn, got {loss_fn!r}")
         call = self._call(images, num_steps, plain=True, records=True)
-        targets = loss_fn.check(labels, call.run.num_steps, call.batch, call.program.shapes[-1])
-        return inspection.record_backward(call, loss_fn, targets)
+        return inspection.record_backward(call, *self._losses(call, loss_fn, labels))
 
     def health(self, images: np.ndarray, num_steps: int | None = None) -> inspection.Health:
         """How the neurons are doing: who never fires, who always does, and how much of the gradient passes.
@@ -556,7 +663,7 @@ class Sequential:
     def config(self) -> dict:
         """The description from which ``from_config`` builds an equal network, weights aside."""
         return {
-            "layers": [layer.config() for layer in self.layers],
+            "layers": [description(layer) for layer in self.layers],
             "seed": self.seed,
             "dtype": self.dtype.name,
             "events": self.events,
@@ -580,6 +687,8 @@ class Sequential:
         save(path, self)
 
     def __repr__(self) -> str:
+        if self.name:  # a layer of another network
+            return super().__repr__()
         lines = "".join(f"  ({layer.name}): {layer!r}\n" for layer in self.layers)
         return f"Sequential(\n{lines})"
 
@@ -623,15 +732,12 @@ class Sequential:
             self.backend, x.shape[1 if static else 2 :], self.dtype, static, x.dtype == bool and not static, run.training,
             run.smooth, run.truncate is not None, run.streams, run.records, amp, events, check.wanted(),
         )  # fmt: skip
-        version = tuple((layer, layer.version) for layer in self.layers)
+        version = tuple((layer, layer.version) for layer in every(self.layers))
         known = self._programs.get(kind)
         if known is None or known[0] != version:
-            shapes = [kind.shape]
-            for layer in self.layers:
-                shapes.append(layer.output_shape(shapes[-1]))
             if len(self._programs) > PROGRAMS:
                 self._programs.clear()
-            known = self._programs[kind] = version, lower(self.layers, shapes, kind, self._ops)
+            known = self._programs[kind] = version, lower(self.layers, kind.shape, kind, self._ops)
         return known[1]
 
     def _check_images(self, images, static: bool) -> np.ndarray:
@@ -641,7 +747,7 @@ class Sequential:
                 f"images are {images.dtype}, the network computes in {self.dtype}: "
                 f"pass images.astype(np.{self.dtype})" + (" / 255" if images.dtype == np.uint8 else "")
             )
-        rank = self.layers[0].input_rank
+        rank = self.input_rank
         least, axes = (1, "(B, ...)") if static else (2, "(T, B, ...)")
         if rank is not None and images.ndim != least + rank:
             sample = "(C, H, W)" if rank == 3 else "(F,)"
@@ -663,3 +769,27 @@ def _real(name: str, value) -> np.ndarray:
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"{name} must be an array of real numbers, got {array.dtype}")
     return array
+
+
+def _alone(layer: Layer, x: np.ndarray, state=None):
+    """How a layer runs by itself: ``Layer.__call__``."""
+    if not layer.name:
+        raise RuntimeError(f"{layer!r} belongs to no network, which would make its parameters: call net.layers[k](x)")
+    host = not any(parameter.place for part in leaves([layer]) for parameter in part.params.values())
+    x = np.asarray(x)
+    kinds = [parameter.value.dtype for part in leaves([layer]) for parameter in part.params.values()]
+    dtype = next((kind for kind in kinds if kind.kind == "f"), np.float64 if x.dtype == np.float64 else np.float32)
+    alone = Sequential(Flatten(), backend="cpu" if host else "cuda", dtype=dtype)._sharing([layer])
+    neuron = isinstance(layer, Neuron)
+    if isinstance(layer, Container) and ((x == 0) | (x == 1)).all():
+        x = x.astype(bool)  # spikes, which some branches insist on
+    if state is not None and neuron:
+        state = {layer.name: state}
+    spikes, membrane, state = alone.stream(x, state)
+    if not state:
+        return membrane
+    return spikes, membrane, state[layer.name] if neuron else state
+
+
+CONTAINERS["Sequential"] = Sequential
+Layer.alone = staticmethod(_alone)

@@ -37,8 +37,11 @@
     num_steps = 8
 
 Layers and options are those of ``spikeflow.layers``, described as ``Layer.config`` describes them. ``"none"`` is Python's None,
-but for options that are texts. A text that begins with ``$`` is the value of a choice, or a product of choices and whole numbers.
-A choice may be a whole layer (``type = "$neuron"``), whose options come before those of ``defaults``.
+but for options that are texts. A text that begins with ``$`` is the value of a choice, or a product of choices and whole
+numbers. A choice may be a whole layer (``type = "$neuron"``), whose options come before those of ``defaults``. A layer that
+holds others has them as tables of its own: ``[[layers.body]]``, each with its type, behind a ``[[layers]]`` of type
+``"Residual"``, and ``[layers.shortcut]``; ``[[layers.branches]]`` of a ``"Parallel"``; a branch of several layers is of type
+``"Sequential"`` and has ``[[layers.branches.layers]]``.
 """
 
 from __future__ import annotations
@@ -47,12 +50,14 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .layers import LAYERS, Layer, check_chain, from_config
 from .layers.base import check_option_names, nearest, positive_int
+from .layers.containers import name_for_messages
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -93,7 +98,7 @@ class NetworkFile:
     def references(self) -> set[str]:
         """-> names of the choices that layers refer to."""
         tables = [*self.description["layers"], *self.description.get("defaults", {}).values()]
-        texts = [value for table in tables for value in table.values() if _refers(value)]
+        texts = [value for table in _every_table(tables) for value in table.values() if _refers(value)]
         return {name for text in texts for name in _factors(text) if not name.isdecimal()}
 
     def layers(self, values: dict[str, Any]) -> tuple[list[Layer], tuple[int, ...]]:
@@ -116,7 +121,7 @@ class NetworkFile:
             check_chain(layers)
             shape = self.input_shape
             for k, layer in enumerate(from_config(config) for config in configs):
-                layer.name = str(k)  # for its messages; this one will join no network
+                name_for_messages(layer, str(k))  # this one will join no network
                 shape = layer.output_shape(shape)
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}") from error
@@ -128,10 +133,31 @@ class NetworkFile:
             kind = _filled(table["type"], values)
             chosen = {"type": kind} if isinstance(kind, str) else kind
             defaults = self.description.get("defaults", {}).get(chosen["type"], {})
-            own = {key: _filled(value, values) for key, value in {**defaults, **chosen, **table}.items() if key != "type"}
+            own = {key: self._option(value, values) for key, value in {**defaults, **chosen, **table}.items() if key != "type"}
         except (TypeError, ValueError) as error:
             raise ValueError(f"layer {k} ({table['type']}): {error}") from error
         return {"type": chosen["type"], **_with_none(chosen["type"], own)}
+
+    def _option(self, value, values: dict[str, Any]):
+        """-> what an option stands for; of a container, descriptions of the layers that it holds."""
+        if _is_layer(value):
+            return self._config(0, value, values)
+        if isinstance(value, list) and any(map(_is_layer, value)):
+            return [self._config(k, part, values) if _is_layer(part) else part for k, part in enumerate(value)]
+        return _filled(value, values)
+
+
+def _is_layer(value) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("type"), str)
+
+
+def _every_table(tables) -> Iterator[dict[str, Any]]:
+    """The tables of layers, and of those that they hold."""
+    for table in tables:
+        yield table
+        for value in table.values():
+            parts = value if isinstance(value, list) else [value]
+            yield from _every_table(part for part in parts if _is_layer(part))
 
 
 def read(path: str | os.PathLike) -> NetworkFile:

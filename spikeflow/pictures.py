@@ -18,6 +18,7 @@ from . import datasets, logs, presets, training
 from .checkpoint import CheckpointError, load_with_info
 from .files import atomic_write
 from .layers import Conv2d, Neuron
+from .layers.containers import leaves
 
 __all__ = ["KINDS", "Run", "kinds_of", "plot"]
 
@@ -99,7 +100,7 @@ def _traces(run):
     from . import plotting
 
     name, layer = list(run.one.items())[-1]
-    threshold = run.net.layers[int(name)].current("threshold")
+    threshold = next(layer for layer in leaves(run.net.layers) if layer.name == name).current("threshold")
     count = layer["spikes"].shape[-1]
     threshold = np.broadcast_to(threshold, (count,))
     return plotting.traces(layer["membrane"][:, 0], layer["spikes"][:, 0], threshold, dim=(-(-count // 5), min(count, 5)))
@@ -137,7 +138,7 @@ def _rates(run):
 def _filters(run):
     from . import plotting
 
-    conv = next(layer for layer in run.net.layers if isinstance(layer, Conv2d))
+    conv = next(layer for layer in leaves(run.net.layers) if isinstance(layer, Conv2d))
     return plotting.filters(conv.params["weight"].value).figure
 
 
@@ -147,7 +148,7 @@ def _confusion(run):
     images, labels = run.test
     counts = []
     for first in range(0, len(images), training.EVALUATION_BATCH):
-        counts.append(run.net.predict(*run.encoded(first, training.EVALUATION_BATCH), counts=True))
+        counts.append(training.first_head(run.net.predict(*run.encoded(first, training.EVALUATION_BATCH), counts=True)))
     return plotting.confusion_matrix(labels, np.concatenate(counts).argmax(1), classes=run.classes).figure
 
 
@@ -163,7 +164,7 @@ def _gradient_flow(run):
 def _surrogates(run):
     from . import plotting
 
-    return plotting.surrogates(next(layer for layer in run.net.layers if isinstance(layer, Neuron)).spike_grad)
+    return plotting.surrogates(next(layer for layer in leaves(run.net.layers) if isinstance(layer, Neuron)).spike_grad)
 
 
 KINDS: dict[str, tuple[Callable, str]] = {  # the kind, who makes it, and as what
@@ -188,7 +189,7 @@ def kinds_of(run: Run) -> list[str]:
         missing.add("input")  # nothing moves
     else:
         missing.add("encoder")  # what comes in is spikes already
-    if not any(isinstance(layer, Conv2d) for layer in run.net.layers):
+    if not any(isinstance(layer, Conv2d) for layer in leaves(run.net.layers)):
         missing.add("filters")
     if not isinstance(run.net.layers[0], Conv2d):
         missing.add("encoder")

@@ -20,8 +20,9 @@ import numpy as np
 
 from . import losses, optim, schedulers, surrogate
 from .datasets import CLASSES as DATASETS
-from .layers import Layer, Parameter
+from .layers import Layer, Neuron, Parameter
 from .layers.base import nearest, positive_int
+from .layers.containers import ends
 from .network_files import NetworkFile, from_description
 from .network_files import read as read_file
 from .ops.surrogate import SURROGATES
@@ -253,7 +254,7 @@ def make_layers(preset: Preset, choices: dict[str, Any]) -> list[Layer]:
     loss = make_loss(choices["loss"])
     _known("encoding", choices["encoding"], ENCODINGS)
     layers, shape = preset.network.layers(_values(preset, choices))
-    _check_data(preset, choices["dataset"], loss, layers[-1], shape)
+    _check_data(preset, choices["dataset"], loss, layers, shape)
     return layers
 
 
@@ -272,15 +273,16 @@ def _values(preset: Preset, choices: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _check_data(preset: Preset, dataset: str, loss: losses.Loss, last: Layer, shape: tuple[int, ...]) -> None:
+def _check_data(preset: Preset, dataset: str, loss: losses.Loss, layers: list[Layer], shape: tuple[int, ...]) -> None:
     """ValueError unless the network takes the images, and gives the loss something for each class."""
     source, count = preset.network.source, len(DATASETS[_known("dataset", dataset, DATASETS)])
     if preset.input_shape != IMAGE:
         raise ValueError(f"{source}: [network] input is {preset.input_shape}, but the images of {dataset} are {IMAGE}")
     if len(shape) != 1 or shape[0] < count:
         raise ValueError(f"{source}: outputs must be at least {count} features, one for each class of {dataset}, got {shape}")
-    if loss.inputs != "membrane" and not last.model.fires:
-        raise ValueError(f"{source}: {loss!r} reads spikes, but the last layer ({last!r}) never fires")
+    for last in ends(layers):
+        if loss.inputs != "membrane" and not (isinstance(last, Neuron) and last.model.fires):
+            raise ValueError(f"{source}: {loss!r} reads spikes, but the last layer ({last!r}) never fires")
 
 
 def fill_training(preset: Preset, choices: dict[str, Any]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .engine.forms import dense
-from .layers import Neuron
+from .layers import Layer, Neuron
+from .layers.containers import Container, leaves
 from .memory import MemoryPlan, format_bytes
 
 __all__ = ["LayerSummary", "Summary", "summarize"]
@@ -86,32 +89,50 @@ def summarize(net, input_shape, num_steps: int, batch_size: int, images=None) ->
     plan = net.plan(batch_size, num_steps, input_shape)
     densities = None if images is None else _densities(net, images, num_steps)
     kept = {layer.name: layer.bytes for layer in plan.layers}
-    rows, shape, steps = [], tuple(input_shape), 1
-    for position, layer in enumerate(net.layers):
+    rows = []
+    for layer, shape, constant in _walk(net.layers, tuple(input_shape), True):
         output = layer.output_shape(shape)
-        macs = steps * layer.macs(output)
-        driven = None if densities is None else round(macs * densities[position])
-        if isinstance(layer, Neuron):
-            steps = num_steps  # what lies before the first neuron runs once
+        macs = (1 if constant else num_steps) * layer.macs(output)  # what lies before the first neuron runs once
+        driven = None if densities is None else round(macs * densities[layer.name][0])
         parameters = sum(parameter.value.size for parameter in layer.params.values() if parameter.trainable)
         recurrent = num_steps * layer.recurrent_macs(output)
-        driven = None if driven is None else driven + round(recurrent * densities[position + 1])
+        driven = None if driven is None else driven + round(recurrent * densities[layer.name][1])
         rows.append(
             LayerSummary(layer.name, type(layer).__name__, output, parameters, kept.get(layer.name, 0), macs + recurrent, driven)
         )
-        shape = output
     return Summary(rows, plan)
 
 
-def _densities(net, images, num_steps) -> list[float]:
-    """-> the share of numbers that are not zero: of the input, and of each layer's output."""
+def _walk(layers, shape: tuple[int, ...], constant: bool) -> Iterator[tuple[Layer, tuple[int, ...], bool]]:
+    """-> (layer, shape of its input, is that constant in time?) of all layers that hold no others, nested ones too."""
+    for layer in layers:
+        if isinstance(layer, Container):
+            for branch in layer.branches():
+                yield from _walk(branch, shape, constant)
+        else:
+            yield layer, shape, constant
+        shape = layer.output_shape(shape)
+        constant = constant and not any(isinstance(part, Neuron) for part in leaves([layer]))
+
+
+def _densities(net, images, num_steps) -> dict[str, tuple[float, float]]:
+    """-> of each layer the share of numbers that are not zero: of its input, and of its output."""
     call = net._call(images, num_steps, plain=True, records=True)
+    found: list[dict[str, list[float]]] = [{} for _ in call.blocks]
+    inputs: list[Any] = list(call.blocks)
+    for i, block in enumerate(call.blocks):
+        inputs[i] = call.x[:, block]
 
-    def see(step, y, kept):
-        return {layer.name: float(np.count_nonzero(dense(y, call.ops, call.dtype))) / y.shape[0] for layer in step.layers}
+    def watch(i, step, y, kept):
+        for layer in step.layers:
+            found[i][layer.name] = [_nonzero(call, inputs[i]), _nonzero(call, y)]
+        inputs[i] = y
 
-    parts = call.observe(see)
-    sizes = [int(np.prod(shape)) for shape in call.program.shapes[1:]]
-    counts = [sum(part[layer.name] for part in parts) for layer in net.layers]
-    outputs = [count / (call.batch * size) for count, size in zip(counts, sizes, strict=True)]
-    return [float(np.count_nonzero(call.x)) / call.x.size, *outputs]
+    call.each_block(lambda *_: None, forgets=True, watch=watch)
+    weights = [(block.stop - block.start) / call.batch for block in call.blocks]
+    return {name: tuple(np.dot(weights, [part[name] for part in found])) for name in found[0]}
+
+
+def _nonzero(call, x) -> float:
+    numbers = dense(x, call.ops, call.dtype)
+    return float(np.count_nonzero(numbers)) / numbers.size

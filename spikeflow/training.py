@@ -41,6 +41,7 @@ from ._version import __version__
 from .files import atomic_write
 from .kernels.cpu import parallel
 from .layers.base import positive_int
+from .layers.containers import leaves
 from .network import Sequential
 from .ops.finite import all_finite
 
@@ -266,7 +267,7 @@ def score(
     for number, (x, y) in enumerate(datasets.DataLoader(images, labels, batch_size=batch_size, shuffle=False, drop_last=False)):
         x, steps = encode(x, encoding, num_steps, seed, EVALUATION + number)
         if loss_fn is None:
-            counts = net.predict(x, steps, batch_size=batch_size, counts=True)
+            counts = first_head(net.predict(x, steps, batch_size=batch_size, counts=True))
         else:
             counts, batch_loss = _counts_and_loss(net, x, steps, y, loss_fn)
             loss += batch_loss * len(y)
@@ -280,10 +281,19 @@ def score(
 def _counts_and_loss(net, x, num_steps, labels, loss_fn) -> tuple[np.ndarray, float]:
     """One batch -> output spikes (B, C), summed over time, and its loss."""
     if loss_fn.inputs == "spikes":
-        spikes, membrane = net.predict(x, num_steps, batch_size=len(labels)), None
+        heads = net.predict(x, num_steps, batch_size=len(labels))
+        pairs = [(spikes, None) for spikes in (heads if isinstance(heads, tuple) else (heads,))]
     else:
-        spikes, membrane, _ = net.stream(x, num_steps=num_steps)
-    return spikes.sum(0), loss_fn.evaluate(spikes, membrane, labels)[0]
+        *pair, _ = net.stream(x, num_steps=num_steps)
+        pairs = list(zip(*pair, strict=True)) if isinstance(pair[1], tuple) else [tuple(pair)]
+    spikes, membrane = pairs[0]
+    first = membrane if spikes is None else spikes
+    return first.sum(0), sum(loss_fn.evaluate(*pair, labels)[0] for pair in pairs)
+
+
+def first_head(outputs):
+    """What the heads of a network give, or its only one -> that of the first, whose accuracy counts."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 class _Tally:
@@ -446,7 +456,8 @@ class _Run:
         self.settled = False
         self.optimizer.zero_grad()
         x, num_steps = self._encode(images, self.iteration)
-        loss, spikes = self.net.loss_and_grad(x, labels, self.loss_fn, num_steps=num_steps)
+        loss, outputs = self.net.loss_and_grad(x, labels, self.loss_fn, num_steps=num_steps)
+        spikes = first_head(outputs)
         self._check_finite(loss, "grad")
         if self.settings.clip_norm is not None:
             optim.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
@@ -465,11 +476,11 @@ class _Run:
             return  # on the device both are looked at once, after the update
         for parameter in self.net.parameters():
             if not all_finite(getattr(parameter, what)):
-                position = parameter.name.split(".")[0]
+                layer = next(layer for layer in leaves(self.net.layers) if parameter in layer.params.values())
                 kind = "gradient of" if what == "grad" else "updated"
                 raise NonFiniteError(
-                    f"iteration {self.iteration}: the {kind} {parameter.name} of layer {position} "
-                    f"({self.net.layers[int(position)]!r}) is not finite; the last good checkpoint is "
+                    f"iteration {self.iteration}: the {kind} {parameter.name} of layer {layer.name} "
+                    f"({layer!r}) is not finite; the last good checkpoint is "
                     f"{self.folder / LATEST}"
                 )
         if not np.isfinite(loss):

@@ -120,7 +120,7 @@ def test_a_file_of_format_1_is_read(net, tmp_path):
         (lambda header: header.pop("network"), "network"),
         (lambda header: header.update(info=[1]), "info"),
         (lambda header: header["network"].pop("layers"), "layers"),
-        (lambda header: header["network"]["layers"].pop(), "last layer must be a neuron"),
+        (lambda header: header["network"]["layers"].clear(), "no layer at all"),
         (lambda header: header["network"]["layers"][0].update(type="Conv9d"), "unknown layer 'Conv9d'"),
         (lambda header: header["network"]["layers"][4].update(out_features=5), "4.weight must have shape"),
         (lambda header: header["network"]["layers"][4].update(colour=5), "Linear"),

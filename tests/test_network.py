@@ -685,8 +685,8 @@ def test_repr_shows_every_layer():
 @pytest.mark.parametrize(
     "layers, options, error, message",
     [
-        ((), {}, ValueError, "last layer must be a neuron .* got no layer at all"),
-        ((sf.Linear(2, 3),), {}, ValueError, r"last layer must be a neuron such as Leaky, got Linear\(2, 3\)"),
+        ((), {}, ValueError, "got no layer at all"),
+        ((sf.LeakyIntegrator(0.5), sf.Leaky(0.5)), {}, ValueError, r"layer 0 \(LeakyIntegrator.* must be the last layer"),
         ((sf.Linear(2, 3), "Leaky"), {}, TypeError, "layer 1 must be a spikeflow layer, got 'Leaky'"),
         ((sf.Leaky,), {}, TypeError, "layer 0 must be a spikeflow layer"),
         (([sf.Leaky(0.5)],), {}, TypeError, "layer 0 must be a spikeflow layer"),
@@ -699,7 +699,7 @@ def test_repr_shows_every_layer():
     ],
     ids=[
         "no-layers",
-        "no-neuron-at-the-end",
+        "never-fires",
         "a-name",
         "a-class",
         "a-list",

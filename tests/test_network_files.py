@@ -230,7 +230,6 @@ BAD = [  # what is replaced in SMALL, by what, and what is said
         "a shape of images", "[1, 28, 28]", "[2, 28, 28]",
         "layer 1 (Linear(784, 12, bias=False)) expects rows of 784 features, got an input of shape (1568,) per sample",
     ),
-    ("the last layer", LAST, 'type = "Dropout"', "the last layer must be a neuron such as Leaky, got Dropout()"),
     (
         "a neuron that never fires",
         'type = "$neuron"\nreset_mechanism = "none"', 'type = "LeakyIntegrator"\nbeta = "$beta"\n[[layers]]\ntype = "$neuron"',

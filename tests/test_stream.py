@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import spikeflow as sf
+from spikeflow.engine.steps import Given
 
 NEURONS = {
     "Leaky": lambda: sf.Leaky(0.7),
@@ -147,7 +148,7 @@ def test_truncated_gradients_are_those_of_detached_pieces(make, K):
         states = {name: array.reshape(len(array), -1) for name, array in net._checked_state(call, state).items()}
         _, kept = call.forward_block(0, states=states)
         grads = [step.gradients() for step in call.steps]
-        call.backward_block(0, kept, *(w[part] for w in weights), grads, False)
+        call.backward_block(0, kept, [Given(*(w[part] for w in weights))], grads, False)
         *_, state = net.stream(x[part], state)
         for name, gradient in (item for found in grads for item in found.items()):
             for key, value in gradient.items():

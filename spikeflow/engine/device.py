@@ -21,14 +21,13 @@ import numpy as np
 from ..kernels.cuda import gpu
 from ..layers import Layer
 from ..layers.base import Home, Parameter, Run
-from ..losses import Loss
 from ..losses import cuda as device_losses
 from ..ops.events import SpikeWords
 from ..ops.finite_cuda import count_not_finite
-from .executor import channel_first, output_gradient
+from .executor import channel_first, output_gradients
 from .forms import BITS
 from .lower import Program
-from .steps import membrane_of
+from .steps import Given, membrane_of
 
 __all__ = ["DeviceCall", "Store"]
 
@@ -152,8 +151,8 @@ class DeviceCall:
     # ---------------------------------------------------------------------------------------------- passes
 
     def _forward(self, watch: Callable | None = None):
-        """-> the last layer's spikes and membrane (T, B, ...), on the device; ``kept`` is what ``_backward`` needs."""
-        x = self.input
+        """-> spikes and membrane (T, B, ...) of each head, on the device; ``kept`` is what ``_backward`` needs."""
+        x, self.run.crossings = self.input, []
         for k, (step, packed) in enumerate(zip(self.steps, self.packed, strict=True)):
             if step.joint:
                 (x,), self.kept[k] = step.forward_batch(self.ops, packed, [x], self.run)
@@ -161,11 +160,15 @@ class DeviceCall:
                 x, self.kept[k] = step.forward(self.ops, packed, x, self.run)
             if watch:
                 watch(step, x, self.kept[k])
-        return x, membrane_of(self.steps[-1].neuron_kept(self.kept[-1]))
+        ends = zip(self.program.heads, self.program.each_head(x), strict=True)
+        return [
+            (y, membrane_of(self.steps[head.step].neuron_kept(self.kept[head.step]))) if head.neuron else (None, y)
+            for head, y in ends
+        ]
 
-    def _backward(self, dspikes, dmembrane, input_grad: bool):
-        """dspikes, dmembrane (T, B, ...) on the device or None -> dx on the device or None; adds to the gradients there."""
-        dy, extra = dspikes, {"dmembrane": dmembrane}
+    def _backward(self, given: list[Given], input_grad: bool):
+        """Gradients of each head, on the device -> dx on the device or None; adds to the gradients there."""
+        dy = self.program.gradient(given)
         for k in reversed(range(len(self.steps))):
             wanted = input_grad or any(self.trains[:k])
             if not wanted and not self.trains[k]:
@@ -175,8 +178,7 @@ class DeviceCall:
             if step.joint:
                 (dy,) = step.backward_batch(self.ops, packed, [dy], kept, grads, wanted)
             else:
-                dy = step.backward(self.ops, packed, dy, kept, grads, wanted, **extra)
-            extra = {}
+                dy = step.backward(self.ops, packed, dy, kept, grads, wanted)
         return dy
 
     @staticmethod
@@ -186,34 +188,34 @@ class DeviceCall:
 
     # ---------------------------------------------------------------------------------------------- public calls
 
-    def forward(self) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self):
         """As in ``Executor``."""
         with gpu.memory(self.arena):
-            return tuple(channel_first(gpu.to_host(array)) for array in self._forward())
+            return self.program.public([tuple(map(_on_host, pair)) for pair in self._forward()])
 
     def backward(self, dspikes, dmembrane, input_grad: bool) -> np.ndarray | None:
         """As in ``Executor``."""
-        if dspikes is None and dmembrane is None:
-            raise ValueError("backward needs dspikes, dmembrane, or both")
         with gpu.memory(self.arena):
             place = self.arena.place
-            given = [output_gradient(self, *pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
-            given = [None if gradient is None else gpu.to_device(gradient) for gradient in given]
-            dx = self._backward(*given, input_grad)
+            given = output_gradients(self, dspikes, dmembrane)
+            dx = self._backward([Given(*(None if g is None else gpu.to_device(g) for g in pair)) for pair in given], input_grad)
             self.arena.place = place  # another backward of this forward may come
         if not input_grad:
             return None
         dx = gpu.to_host(dx)
         return channel_first(dx[0], leading=1) if self.program.kind.static else channel_first(dx)
 
-    def step(self, loss_fn: Loss, targets: np.ndarray, normaliser) -> tuple[float, np.ndarray]:
+    def step(self, losses, targets, normalisers):
         """As in ``Executor``."""
         with gpu.memory(self.arena):
-            spikes, membrane = self._forward()
-            loss, dspikes, dmembrane = self._gradients(loss_fn, spikes, membrane, targets, normaliser)
-            self._backward(dspikes, dmembrane, False)
-        loss = loss if isinstance(loss, float) else float(gpu.to_host(loss)[0])
-        return loss, channel_first(gpu.to_host(spikes))
+            outputs, shares, given = self._forward(), [], []
+            for loss_fn, pair, target, normaliser in zip(losses, outputs, targets, normalisers, strict=True):
+                share, *gradients = self._gradients(loss_fn, *pair, target, normaliser)
+                shares.append(share)
+                given.append(Given(*gradients))
+            self._backward(given, False)
+        loss = sum(share if isinstance(share, float) else float(gpu.to_host(share)[0]) for share in shares)
+        return loss, self.program.public([_on_host(membrane if y is None else y) for y, membrane in outputs])
 
     @staticmethod
     def _gradients(loss_fn, spikes, membrane, targets, normaliser):
@@ -227,19 +229,19 @@ class DeviceCall:
         loss, *given = loss_fn.gradients(*host, targets, normaliser)
         return float(loss), *(None if g is None else gpu.to_device(np.asarray(g, np.float32)) for g in given)
 
-    def predict(self) -> np.ndarray:
+    def predict(self):
         """As in ``Executor``."""
         with gpu.memory(self.arena):
-            return channel_first(gpu.to_host(self._forward()[0]))
+            return self.program.public([_on_host(membrane if y is None else y) for y, membrane in self._forward()])
 
-    def stream(self, states) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    def stream(self, states):
         """As in ``Executor``."""
         with gpu.memory(self.arena):
             on_device = {name: gpu.to_device(state.reshape(len(state), -1)) for name, state in states.items()}
             self.run.states.update(on_device)
-            outputs = tuple(channel_first(gpu.to_host(array)) for array in self._forward())
+            outputs = self.program.public([tuple(map(_on_host, pair)) for pair in self._forward()])
         new = {name: gpu.to_host(on_device[name]).reshape(state.shape) for name, state in states.items()}
-        return *outputs, {name: channel_first(state) for name, state in new.items()}
+        return outputs, {name: channel_first(state) for name, state in new.items()}
 
     def record(self) -> dict[str, dict[str, np.ndarray]]:
         """As in ``Executor``."""
@@ -256,3 +258,8 @@ class DeviceCall:
         with gpu.memory(self.arena):
             self._forward(watch)
         return {name: {key: channel_first(array) for key, array in arrays.items()} for name, arrays in found.items()}
+
+
+def _on_host(array) -> np.ndarray | None:
+    """An output on the device -> on the host, channel first; None stays None."""
+    return None if array is None else channel_first(gpu.to_host(array))

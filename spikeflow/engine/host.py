@@ -26,10 +26,10 @@ from ..kernels.cpu.simd import Arena, empty, scratch
 from ..kernels.lazy import lazy
 from ..layers.base import Run
 from ..ops.events import SpikeWords
-from .executor import channel_first, output_gradient
+from .executor import channel_first, last_axis, output_gradients
 from .forms import BITS, Summed, copied, dense
 from .lower import Program
-from .steps import Step, membrane_of
+from .steps import Given, Step, membrane_of
 
 __all__ = ["HostCall", "block_size"]
 
@@ -81,6 +81,7 @@ class HostCall:
         self._inputs: list[Any] = [None] * len(self.blocks)  # of the segment to come, once the first joint has been passed
         self._heads: list[list] = [[None] * len(self.steps) for _ in self.blocks]  # what the steps before the last joint kept
         self._dys: list[Any] = [None] * len(self.blocks)  # gradients of ``_inputs``
+        self._runs: list[Run | None] = [None] * len(self.blocks)  # as each block sees the call's
         self._places: dict[tuple[int, int], tuple[int, int]] = {}  # of block and joint: where the segment's memory begins
         if self.joints and self.arenas is not None:
             self.arenas += [Arena() for _ in range(len(self.blocks) + 1 - len(self.arenas))]
@@ -99,41 +100,43 @@ class HostCall:
 
     # ---------------------------------------------------------------------------------------------- public calls
 
-    def forward(self) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self):
         """As in ``Executor``."""
-        spikes, membrane = self.outputs(), self.outputs()
+        spikes, membranes = self.outputs(), self.outputs()
         self.kept = [None] * len(self.blocks)
 
         def collect(i, block, y, kept):
-            spikes[:, block], membrane[:, block], self.kept[i] = y, self.last_membrane(kept), kept
+            self._collect(block, y, kept, spikes, membranes)
+            self.kept[i] = kept
 
         self.each_block(collect)
-        return channel_first(spikes), channel_first(membrane)
+        return self.program.public(self._pairs(spikes, membranes))
 
-    def predict(self) -> np.ndarray:
+    def predict(self):
         """As in ``Executor``."""
-        spikes = self.outputs()
+        outputs = self.outputs()
 
         def collect(i, block, y, kept):
-            spikes[:, block] = y
+            for output, part in zip(outputs, self.program.each_head(y), strict=True):
+                output[:, block] = part
 
         self.each_block(collect, forgets=True)
-        return channel_first(spikes)
+        return self.program.public([channel_first(output) for output in outputs])
 
-    def stream(self, states) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    def stream(self, states):
         """As in ``Executor``."""
-        spikes, membrane = self.outputs(), self.outputs()
+        spikes, membranes = self.outputs(), self.outputs()
         new = {name: np.empty_like(array) for name, array in states.items()}
         parts = [{name: np.array(array[:, block], order="C") for name, array in states.items()} for block in self.blocks]
 
         def collect(i, block, y, kept):
-            spikes[:, block], membrane[:, block] = y, self.last_membrane(kept)
+            self._collect(block, y, kept, spikes, membranes)
             for name, array in parts[i].items():
                 new[name][:, block] = array
 
         flat = [{name: array.reshape(len(array), -1) for name, array in part.items()} for part in parts]
         self.each_block(collect, forgets=True, states=flat)
-        return channel_first(spikes), channel_first(membrane), {name: channel_first(array) for name, array in new.items()}
+        return self.program.public(self._pairs(spikes, membranes)), {name: channel_first(array) for name, array in new.items()}
 
     def record(self) -> dict[str, dict[str, np.ndarray]]:
         """As in ``Executor``."""
@@ -155,13 +158,11 @@ class HostCall:
 
     def backward(self, dspikes, dmembrane, input_grad: bool) -> np.ndarray | None:
         """As in ``Executor``."""
-        if dspikes is None and dmembrane is None:
-            raise ValueError("backward needs dspikes, dmembrane, or both")
-        gradients = [output_gradient(self, *pair) for pair in (("dspikes", dspikes), ("dmembrane", dmembrane))]
+        given = output_gradients(self, dspikes, dmembrane)
 
         def block_backward(i, grads):
-            parts = [None if g is None else np.ascontiguousarray(g[:, self.blocks[i]]) for g in gradients]
-            self.backward_block(i, self.kept[i], *parts, grads, input_grad)
+            parts = [Given(*(None if g is None else np.ascontiguousarray(g[:, self.blocks[i]]) for g in pair)) for pair in given]
+            self.backward_block(i, self.kept[i], parts, grads, input_grad)
 
         self.over_lanes(block_backward)
         self.leave(input_grad)
@@ -172,35 +173,51 @@ class HostCall:
             dx[:, block] = part
         return channel_first(dx[0], leading=1) if self.program.kind.static else channel_first(dx)
 
-    def step(self, loss_fn, targets, normaliser) -> tuple[float, np.ndarray]:
+    def step(self, losses, targets, normalisers):
         """As in ``Executor``."""
-        outputs, losses = self.outputs(), [0.0] * len(self.blocks)
+        outputs, totals = self.outputs(), [0.0] * len(self.blocks)
 
         def block_loss_and_grad(i, grads):
             block = self.blocks[i]
             with self.memory(i):
-                spikes, kept = self.forward_block(i)
-                outputs[:, block] = spikes
-                losses[i], *given = loss_fn.gradients(spikes, self.last_membrane(kept), targets[block], normaliser)
-                given = [None if gradient is None else np.asarray(gradient, self.dtype) for gradient in given]
-                self.backward_block(i, kept, *given, grads, False)
+                y, kept = self.forward_block(i)
+                given = []
+                for head, loss in enumerate(losses):
+                    output = self.shown(head, y, kept)
+                    outputs[head][:, block] = output[0] if output[0] is not None else output[1]
+                    share, *gradients = loss.gradients(*output, targets[head][block], normalisers[head])
+                    totals[i] += share
+                    given.append(Given(*(None if g is None else np.asarray(g, self.dtype) for g in gradients)))
+                self.backward_block(i, kept, given, grads, False)
 
         self.enter()
         self.over_lanes(block_loss_and_grad)
         self.leave(False)
-        return sum(losses), channel_first(outputs)
+        return sum(totals), self.program.public([channel_first(output) for output in outputs])
 
     # ---------------------------------------------------------------------------------------------- what they share
 
-    def outputs(self) -> np.ndarray:
-        """-> room for the spikes or membranes of the last layer, (T, B, ...)."""
-        features = self.program.shapes[-1]
-        features = (*features[1:], features[0]) if len(features) == 3 else features
-        return np.empty((self.run.num_steps, self.batch, *features), self.dtype)
+    def outputs(self) -> list[np.ndarray]:
+        """-> of each head, room for its spikes or its membrane, (T, B, ...)."""
+        return [np.empty((self.run.num_steps, self.batch, *last_axis(head.shape)), self.dtype) for head in self.program.heads]
 
-    def last_membrane(self, kept: list) -> np.ndarray:
-        """-> the last layer's membrane (T, b, ...) of what a block kept."""
-        return membrane_of(self.steps[-1].neuron_kept(kept[-1]))
+    def shown(self, head: int, y, kept: list) -> tuple[np.ndarray | None, np.ndarray]:
+        """The output of a block, and what it kept -> spikes and membrane (T, b, ...) of a head; without a neuron None and y."""
+        end, y = self.program.heads[head], self.program.each_head(y)[head]
+        return (y, membrane_of(self.steps[end.step].neuron_kept(kept[end.step]))) if end.neuron else (None, y)
+
+    def _collect(self, block, y, kept, spikes: list[np.ndarray], membranes: list[np.ndarray]) -> None:
+        """Put a block's outputs in their place."""
+        for head, _ in enumerate(self.program.heads):
+            pair = self.shown(head, y, kept)
+            for array, part in zip((spikes[head], membranes[head]), pair, strict=True):
+                if part is not None:
+                    array[:, block] = part
+
+    def _pairs(self, spikes, membranes) -> list[tuple[np.ndarray | None, np.ndarray]]:
+        """-> (spikes, membrane) of each head, channel first."""
+        pairs = zip(self.program.heads, spikes, membranes, strict=True)
+        return [(channel_first(y) if head.neuron else None, channel_first(m)) for head, y, m in pairs]
 
     def each_block(self, collect: Callable, forgets: bool = False, states: list[dict] | None = None, watch=None) -> None:
         """Take all blocks forward, and ``collect(i, block, output, kept)`` of each; ``forgets``: there is no way back.
@@ -233,7 +250,9 @@ class HostCall:
                     self._mark(i, joint)
                     x, kept = self._through(i, lo, joint, watch)
                     self._inputs[i] = copied(x) if forgets else x
-                    if not forgets:
+                    if forgets:
+                        self._runs[i].crossings = [crossing.copy() for crossing in self._runs[i].crossings]
+                    else:
                         self._heads[i][lo:joint] = kept
 
             parallel.run(task, len(self.blocks))
@@ -247,10 +266,10 @@ class HostCall:
         return [(before + 1, joint) for before, joint in zip([-1, *self.joints], self.joints, strict=False)]
 
     def forward_block(self, i: int, watch=None, states=None) -> tuple[np.ndarray, list]:
-        """Behind the last joint -> the last layer's spikes (T, b, ...) of block i, and what each step keeps."""
+        """Behind the last joint -> the output of block i, and what each step keeps."""
         lo = self.tail
-        spikes, kept = self._through(i, lo, len(self.steps), watch, states)
-        return spikes, [*self._heads[i][:lo], *kept]
+        y, kept = self._through(i, lo, len(self.steps), watch, states)
+        return y, [*self._heads[i][:lo], *kept]
 
     def _through(self, i, lo, hi, watch=None, states=None) -> tuple[Any, list]:
         """Block i through steps lo ... hi - 1 -> the last one's output, and what each of them keeps."""
@@ -259,7 +278,9 @@ class HostCall:
         else:
             x, self._inputs[i] = self._inputs[i], None
         kept = []
-        ops, run = self.ops, self.run.of_block(self.blocks[i].start, states)
+        if lo == 0:
+            self._runs[i] = self.run.of_block(self.blocks[i].start, states)
+        ops, run = self.ops, self._runs[i]
         for k in range(lo, hi):
             x, keep = self.steps[k].forward(ops, self.packed[k], x, run)
             kept.append(keep)
@@ -274,9 +295,10 @@ class HostCall:
 
     # ---------------------------------------------------------------------------------------------- backward
 
-    def backward_block(self, i: int, kept, dspikes, dmembrane, grads, input_grad: bool) -> None:
-        """dspikes, dmembrane (T, b, ...) or None of block i: back to the last joint, or to the input; adds into ``grads``."""
-        self._dys[i] = self._back(dspikes, kept, self.tail, len(self.steps), grads, input_grad, dmembrane=dmembrane)
+    def backward_block(self, i: int, kept, given: list[Given], grads, input_grad: bool) -> None:
+        """Gradients of each head's output of block i: back to the last joint, or to the input; adds into ``grads``."""
+        dy = self.program.gradient(given)
+        self._dys[i] = self._back(dy, kept, self.tail, len(self.steps), grads, input_grad)
 
     def leave(self, input_grad: bool) -> None:
         """All blocks from the last joint back to the input, whose gradients are then in ``_dys``; adds to all gradients."""
@@ -313,14 +335,13 @@ class HostCall:
         copy[...] = array
         return Summed(copy, dy.sums) if isinstance(dy, Summed) else copy
 
-    def _back(self, dy, kept, lo, hi, grads, input_grad, **extra):
+    def _back(self, dy, kept, lo, hi, grads, input_grad):
         """The gradient of step hi - 1's output -> that of step lo's input, or None where nobody wants it."""
         first = 0 if input_grad else self.first_trained
         for k in range(hi - 1, lo - 1, -1):
             if k < first:
                 return None
-            dy = self.steps[k].backward(self.ops, self.packed[k], dy, kept[k], grads[k], input_grad or k > first, **extra)
-            extra = {}
+            dy = self.steps[k].backward(self.ops, self.packed[k], dy, kept[k], grads[k], input_grad or k > first)
         return dy
 
     def over_lanes(self, block_task: Callable, lo: int | None = None, hi: int | None = None) -> None:

@@ -10,15 +10,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import NamedTuple
 
 from ..layers import Layer, Neuron
+from ..layers.containers import Chain, Container, chain_spikes, through
 from . import rules
+from .branches import Fork, Heads, Merge, Repeated, Turn
 from .check import Checked
 from .forms import BITS, CENTRED, NORMALISED, NUMBERS
 from .rule import Place
-from .steps import CONVERSIONS, Kind, Step, plain_step
+from .steps import CONVERSIONS, Given, Kind, NeuronStep, Step, plain_step
 
 __all__ = ["Program", "lower"]
+
+
+class Head(NamedTuple):
+    """One end of a network."""
+
+    step: int  # the place of the step that gives it
+    shape: tuple[int, ...]  # of a sample: (C, H, W) or (F,)
+    neuron: bool  # does a layer of neurons give it, with spikes and a membrane?
+
+
+class End(NamedTuple):
+    """Steps of a chain or of branches, and what is known of what they give; as in ``Place``."""
+
+    steps: list[Step]
+    form: str
+    constant: bool
+    heads: list[Head] = []
+
 
 FORMS = (BITS, NORMALISED, CENTRED, NUMBERS)
 
@@ -30,15 +51,18 @@ class Program:
     Attributes
     ----------
     kind : Kind
-    shapes : list of tuple
-        (C, H, W) or (F,): of each layer's input, and of the output.
+    shapes : dict
+        Name of a layer, nested ones too, to the shape of its input sample: (C, H, W) or (F,).
+    heads : list of Head
+        The ends of the network: one, or those of its last layer's branches where these do not meet.
     entry : str
         The form in which the input enters.
     steps : list of Step
     """
 
     kind: Kind
-    shapes: list[tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]
+    heads: list[Head]
     entry: str
     steps: list[Step]
 
@@ -46,6 +70,18 @@ class Program:
     def joints(self) -> list[int]:
         """Places of the steps that take all blocks at once."""
         return [k for k, step in enumerate(self.steps) if step.joint]
+
+    def public(self, found: list):
+        """Something of each head -> the thing itself of a single one, a tuple of several."""
+        return tuple(found) if len(self.heads) > 1 else found[0]
+
+    def each_head(self, y):
+        """The inverse of ``public``."""
+        return y if len(self.heads) > 1 else (y,)
+
+    def gradient(self, given: list[Given]):
+        """Gradients of each head -> that of the last step's output."""
+        return self.public([g if head.neuron else g.dmembrane for head, g in zip(self.heads, given, strict=True)])
 
     def __str__(self) -> str:
         rows = [("step", "layers", "made by", "takes -> gives", "keeps"), *map(_row, self.steps)]
@@ -56,20 +92,19 @@ class Program:
 
 def _row(step: Step) -> tuple[str, ...]:
     """-> a step's row in the table."""
-    layers = ", ".join(type(layer).__name__ for layer in step.layers) or "conversion"
     made_by = step.rule or ("plain" if step.layers else "")
     return (
         step.name,
-        layers,
+        step.title,
         made_by,
         f"{step.takes} -> {step.gives}" + (", all blocks at once" if step.joint else ""),
         step.keeps,
     )
 
 
-def lower(layers: Sequence[Layer], shapes: list[tuple[int, ...]], kind: Kind, ops: SimpleNamespace) -> Program:
-    """Layers with the shapes of their inputs and of the output -> the program for a kind of input."""
-    return Lowering(kind, ops).program(tuple(layers), shapes)
+def lower(layers: Sequence[Layer], shape: tuple[int, ...], kind: Kind, ops: SimpleNamespace) -> Program:
+    """Layers and the shape of an input sample -> the program for a kind of input."""
+    return Lowering(kind, ops).program(tuple(layers), shape)
 
 
 class Lowering:
@@ -77,30 +112,81 @@ class Lowering:
 
     def __init__(self, kind: Kind, ops: SimpleNamespace):
         self.kind, self.ops = kind, ops
-        self._readers: dict[int, bool] = {}  # by the number of layers that are left: do they take bits?
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._readers: dict[int, bool] = {}  # by the layer that comes next: is there a rule that takes bits?
 
-    def program(self, layers: tuple[Layer, ...], shapes: list[tuple[int, ...]]) -> Program:
+    def program(self, layers: tuple[Layer, ...], shape: tuple[int, ...]) -> Program:
+        layers = unnested(layers)
+        shapes = self._through(layers, shape)
         entry = BITS if self.kind.binary and self.takes_bits(layers, shapes) else NUMBERS
-        return Program(self.kind, shapes, entry, self.chain(layers, shapes, entry, self.kind.static))
+        end = self.chain(layers, shapes, entry, self.kind.static, spikes=self.kind.binary, last=True)
+        steps = end.steps if end.heads else self._to_numbers(end, shapes[-1], False)
+        heads = end.heads or [Head(len(steps) - 1, shapes[-1], isinstance(steps[-1], NeuronStep))]
+        return Program(self.kind, self.shapes, heads, entry, steps)
 
-    def chain(self, layers, shapes, form: str, constant: bool) -> list[Step]:
-        """-> the steps of layers one behind the other; ``form`` and ``constant`` are of their input, as in ``Place``."""
+    def chain(self, layers, shapes, form: str, constant: bool, spikes: bool, last: bool = False) -> End:
+        """-> the steps of layers one behind the other; ``form`` and ``constant`` are of their input, as in ``Place``.
+
+        ``spikes``: is the input 0 or 1? ``last``: do the layers end the network?
+        """
         steps, at = [], 0
         while at < len(layers):
+            if isinstance(layers[at], Container):
+                steps += self._conversions(form, NUMBERS, shapes[at])
+                found = self._branches(layers[at], shapes[at], constant, chain_spikes(layers[:at], spikes), last)
+                if found.heads:
+                    heads = [head._replace(step=len(steps) + head.step) for head in found.heads]
+                    return End([*steps, *found.steps], NUMBERS, False, heads)
+                steps, at, form, constant = [*steps, *found.steps], at + 1, found.form, found.constant
+                continue
             place = Place(self, layers[at:], shapes[at:], form, constant)
             step = self._by_rule(place)
             if step is None:
-                step = plain_step(layers[at], shapes[at : at + 2], self.kind, last=at == len(layers) - 1)
+                step = plain_step(layers[at], shapes[at : at + 2], self.kind, last=last and at == len(layers) - 1)
             steps += [*self._conversions(form, step.takes, shapes[at]), self._checked(step)]
             at, form = at + len(step.layers), step.gives
             constant = constant and not any(isinstance(layer, Neuron) for layer in step.layers)
-        return steps
+        return End(steps, form, constant)
+
+    def _to_numbers(self, end: End, shape, constant: bool) -> list[Step]:
+        """-> steps whose output comes as numbers, at every step unless it may be ``constant``."""
+        repeated = [Repeated((), [shape, shape], self.kind)] if end.constant and not constant else []
+        return [*end.steps, *self._conversions(end.form, NUMBERS, shape), *repeated]
+
+    def _branches(self, container: Container, shape, constant: bool, spikes: bool, last: bool) -> End:
+        """-> the steps of a container whose input comes as numbers."""
+        container.check_spikes(spikes)
+        branches = [unnested(layers) for layers in container.branches()]
+        shapes = [self._through(layers, shape) for layers in branches]
+        apart = container.merge is None  # several heads
+        ends = [self.chain(*branch, NUMBERS, constant, spikes, last and apart) for branch in zip(branches, shapes, strict=True)]
+        still = all(end.constant for end in ends) and not apart  # then the merged output is constant, too
+        given, heads = [found[-1] for found in shapes], []
+        steps: list[Step] = [Fork(container, [shape, shape], self.kind)]
+        for k, (end, reached) in enumerate(zip(ends, given, strict=True)):
+            steps += [Turn(container, [shape, shape], self.kind)] if k else []
+            steps += self._to_numbers(end, reached, still)
+            heads.append(Head(len(steps) - 1, reached, isinstance(steps[-1], NeuronStep)))
+        merged = given[0] if apart else container.merged_shape(given)
+        steps.append((Heads if apart else Merge)(container, [*given, merged], self.kind))
+        if any(step.joint for step in steps):
+            for step in steps:
+                step.lasts = True
+        return End(steps, NUMBERS, still, heads if apart else [])
+
+    def _through(self, layers, shape) -> list[tuple[int, ...]]:
+        """As ``layers.containers.through``; the shapes of inputs are remembered."""
+        shapes = through(layers, shape)
+        self.shapes |= {layer.name: given for layer, given in zip(layers, shapes, strict=False)}
+        return shapes
 
     def takes_bits(self, layers, shapes) -> bool:
         """Is there a rule that takes spikes as bits in front of these layers?"""
-        if len(layers) not in self._readers:
-            self._readers[len(layers)] = bool(layers) and self._fitting(Place(self, layers, shapes, BITS, False)) is not None
-        return self._readers[len(layers)]
+        if not layers:
+            return False
+        if id(layers[0]) not in self._readers:
+            self._readers[id(layers[0])] = self._fitting(Place(self, layers, shapes, BITS, False)) is not None
+        return self._readers[id(layers[0])]
 
     def _by_rule(self, place: Place) -> Step | None:
         """-> the step of the first rule that fits, to what arrives or to what it can be converted to."""
@@ -133,3 +219,11 @@ def _way(given: str, taken: str) -> list[tuple[str, str]]:
 
 def _reaches(given: str, taken: str) -> bool:
     return all(pair in CONVERSIONS for pair in _way(given, taken))
+
+
+def unnested(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Layers -> the same, with the layers of each Sequential among them in its place."""
+    found: list[Layer] = []
+    for layer in layers:
+        found += unnested(layer.layers) if isinstance(layer, Chain) else [layer]
+    return tuple(found)

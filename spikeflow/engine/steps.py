@@ -8,7 +8,7 @@ large to go through the cache for each of them. Nothing of a call is kept in the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,19 @@ from ..layers.normalization import BatchNorm
 from ..ops.neurons.model import Trajectory
 from .forms import CENTRED, NORMALISED, NUMBERS, Centred, concatenated, cut, widened
 
-__all__ = ["CONVERSIONS", "Applied", "Gathered", "Joint", "Kind", "NeuronStep", "Plain", "Step", "membrane_of", "plain_step"]
+__all__ = [
+    "CONVERSIONS",
+    "Applied",
+    "Gathered",
+    "Given",
+    "Joint",
+    "Kind",
+    "NeuronStep",
+    "Plain",
+    "Step",
+    "membrane_of",
+    "plain_step",
+]
 
 Grads = dict[str, dict[str, Any]]  # of a step: {layer's name: {parameter's name within it: array, or list}}
 
@@ -51,6 +63,13 @@ class Kind:
         given = "images shown at every step" if self.static else f"a sequence of {'spikes' if self.binary else 'numbers'}"
         marks = [name for name in ("training", "smooth", "truncated", "streams", "records", "amp") if getattr(self, name)]
         return ", ".join([f"{self.backend}: {given}", " x ".join(map(str, self.shape)), str(self.dtype), *marks])
+
+
+class Given(NamedTuple):
+    """The gradients (T, b, ...) of what the network's last neurons give, either None where nobody asks for it."""
+
+    dspikes: np.ndarray | None
+    dmembrane: np.ndarray | None
 
 
 class Step:
@@ -110,6 +129,11 @@ class Step:
     def backward_batch(self, ops, packed, dys: list, kept, grads: Grads, input_grad: bool) -> list:
         """Gradients of the output's blocks -> those of the input's, or None each; adds into ``grads``."""
         raise NotImplementedError("a joint must define backward_batch")
+
+    @property
+    def title(self) -> str:
+        """What it is, in a program's table."""
+        return ", ".join(type(layer).__name__ for layer in self.layers) or "conversion"
 
     def gradients(self) -> Grads:
         """-> what ``backward`` adds to: zeros, or a list where a gradient is put off until all blocks have passed."""
@@ -203,8 +227,9 @@ class NeuronStep(Plain):
             kept.trajectory = halved_trajectory(kept.trajectory, float(kept.params[0, 0]), self.layer.model.key.node)
         return kept
 
-    def backward(self, ops, packed, dy, kept, grads, input_grad, dmembrane=None):
-        """As in ``Step``; ``dmembrane`` (T, b, ...) or None is dL/dmembrane from outside, and ``dy`` may be None then."""
+    def backward(self, ops, packed, dy, kept, grads, input_grad):
+        """As in ``Step``; at the end of the network ``dy`` is ``Given``."""
+        dy, dmembrane = dy if isinstance(dy, Given) else (dy, None)
         if self.halves:
             kept = replace(kept, trajectory=Trajectory(*(widened(array) for array in kept.trajectory)))
         grads = grads.get(self.layer.name, {})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..ops.surrogate import SURROGATES
 from .base import Layer, Parameter, check_options, nearest
+from .containers import Chain, Container, Parallel, Residual
 from .dropout import Dropout
 from .neurons import (
     Alpha,
@@ -42,10 +43,12 @@ __all__ = [
     "MaxPool2d",
     "Neuron",
     "Node",
+    "Parallel",
     "Parameter",
     "ParametricLIFNode",
     "RLeaky",
     "RSynaptic",
+    "Residual",
     "Synaptic",
     "check_chain",
     "from_config",
@@ -56,6 +59,7 @@ LAYERS = {
     layer.__name__: layer
     for layer in (AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, *NEURONS)
 }
+CONTAINERS: dict[str, type[Container]] = {"Parallel": Parallel, "Residual": Residual}  # and "Sequential", when it is imported
 
 
 SURROGATE_OPTIONS = ("spike_grad", "surrogate_function")
@@ -77,11 +81,13 @@ def from_config(config: dict, position: int | None = None) -> Layer:
         An unknown layer, option or surrogate (the nearest known one is named), a missing option, or a wrong value.
     """
     options = dict(config)
-    name = options.pop("type", None)
-    if not isinstance(name, str) or name not in LAYERS:
+    name, known = options.pop("type", None), LAYERS | CONTAINERS
+    if not isinstance(name, str) or name not in known:
         place = "" if position is None else f"layer {position}: "
-        raise ValueError(f"{place}unknown layer {name!r}{nearest(name, LAYERS)}; known are {', '.join(LAYERS)}")
+        raise ValueError(f"{place}unknown layer {name!r}{nearest(name, known)}; known are {', '.join(known)}")
     try:
+        if name in CONTAINERS:
+            return CONTAINERS[name].from_options(options, from_config)
         check_options(LAYERS[name], options)
         for option in SURROGATE_OPTIONS:
             _check_surrogate(option, options.get(option))
@@ -110,14 +116,20 @@ def _check_surrogate(option: str, config) -> None:
         raise ValueError(f"surrogate {name}: {error}") from error
 
 
-def check_chain(layers: Sequence[Layer]) -> None:
-    """TypeError or ValueError, naming the layer, unless they make a network: layers that end with a neuron."""
+def check_chain(layers: Sequence[Layer], ends: bool = True) -> None:
+    """TypeError or ValueError, naming the layer, unless they make a network; ``ends``: may they be its end?"""
     for position, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise TypeError(f"layer {position} must be a spikeflow layer, got {layer!r}")
-    if not layers or not isinstance(layers[-1], Neuron):
-        last = repr(layers[-1]) if layers else "no layer at all"
-        raise ValueError(f"the last layer must be a neuron such as Leaky, got {last}")
-    for position, layer in enumerate(layers[:-1]):
-        if isinstance(layer, Neuron) and not layer.model.fires:
+    if not layers:
+        raise ValueError("a network must have at least one layer, got no layer at all")
+    for position, layer in enumerate(layers):
+        last = ends and position == len(layers) - 1
+        if isinstance(layer, Neuron) and not layer.model.fires and not last:
             raise ValueError(f"layer {position} ({layer!r}) never fires, so that it must be the last layer")
+        if isinstance(layer, Parallel) and layer.merge is None and not last:
+            raise ValueError(f"layer {position} ({layer!r}) does not merge its branches, so that it must be the last layer")
+        if isinstance(layer, Container):
+            for branch in layer.branches():
+                if branch:
+                    check_chain(branch, last and (isinstance(layer, Chain) or layer.merge is None))

@@ -129,12 +129,13 @@ class Run:
     updates: bool = False  # running estimates follow the batch
     draw: int = 0  # number of the dropout masks
     first: int = 0  # number of the block's first sample
+    crossings: list = field(default_factory=list)  # what branches of this block have put aside, the innermost last
 
     def of_block(self, first: int, states: dict[str, np.ndarray] | None = None) -> Run:
         """-> the same pass, as a block sees it; without ``states`` the neurons have those of the whole."""
         run = object.__new__(Run)  # a dataclass's own ways to be copied take ten times as long
         run.__dict__.update(self.__dict__)
-        run.first = first
+        run.first, run.crossings = first, []
         if states is not None:
             run.states = states
         return run
@@ -147,6 +148,7 @@ class Layer:
     """Base of all layers. A layer joins one network, which names it by its position and makes its parameters."""
 
     input_rank: int | None = None  # axes of one input sample, where the layer insists on it
+    alone: Callable  # how one runs by itself, which ``spikeflow.network`` knows
     keeps = "nothing"  # what waits for the backward pass, in words
     version = 0  # grows with every option that is set: what was derived from the options is known to be old
 
@@ -199,6 +201,39 @@ class Layer:
     def backward(self, ops, prepared, dy, kept, grads: dict[str, np.ndarray], input_grad: bool) -> np.ndarray | None:
         """dy (T, B, ...) -> dx (T, B, ...), or None unless ``input_grad``; adds into ``grads``, {parameter's name: array}."""
         raise NotImplementedError("a layer must define backward")
+
+    def __call__(self, x: np.ndarray, state=None):
+        """Run this layer of a network by itself, in evaluation mode.
+
+        Parameters
+        ----------
+        x : (T, B, ...)
+            What comes into it at each step, channel first; of the network's dtype, or of bool.
+        state : optional
+            What the call on the part of the sequence before returned; none at the beginning.
+
+        Returns
+        -------
+        (T, B, ...) output; of a layer of neurons spikes, membrane (T, B, ...), and state (S, B, ...)
+            A layer that holds neurons returns what ``net.stream`` does.
+
+        Raises
+        ------
+        RuntimeError
+            The layer belongs to no network.
+        TypeError, ValueError
+            As of ``net.stream``.
+
+        Examples
+        --------
+        >>> import numpy as np, spikeflow as sf
+        >>> net = sf.Sequential(sf.Linear(4, 3), sf.Leaky(beta=0.5))
+        >>> current = net.layers[0](np.ones((5, 2, 4), np.float32))
+        >>> spikes, membrane, state = net.layers[1](current)
+        >>> current.shape, spikes.shape, state.shape
+        ((5, 2, 3), (5, 2, 3), (1, 2, 3))
+        """
+        return self.alone(self, x, state)
 
     def choices(self, kept) -> dict[str, np.ndarray]:
         """The discrete choices of a forward pass, from what it kept: arguments with which `reference` makes them again."""
