@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
+from .engine.executor import channel_first
 from .engine.forms import dense
 from .engine.host import HostCall, joined
 from .engine.steps import Given, membrane_of
 from .layers import Neuron
 from .ops.neurons import reference
 
-__all__ = ["Health", "LayerHealth", "health", "record_backward"]
+__all__ = ["Health", "LayerHealth", "health", "passed", "record_backward"]
+
+
+class Passed(NamedTuple):
+    """What comes to a layer, channel first."""
+
+    x: np.ndarray  # (T or 1, B, ...)
+    dy: np.ndarray | None  # (T or 1, B, ...): of its output
+    dmembrane: np.ndarray | None = None  # of its membrane, at the end of the network
 
 
 def record_backward(call: HostCall, losses: list, targets: list, normalisers: list) -> dict[str, dict[str, np.ndarray]]:
@@ -29,11 +39,7 @@ def record_backward(call: HostCall, losses: list, targets: list, normalisers: li
     results: list[dict] = [{} for _ in call.blocks]
 
     def collect(i, block, spikes, kept):
-        found = results[i]
-        outputs = (call.shown(head, spikes, kept) for head, _ in enumerate(losses))
-        parts = zip(losses, outputs, targets, normalisers, strict=True)
-        given = [Given(*loss.gradients(*output, target[block], normaliser)[1:]) for loss, output, target, normaliser in parts]
-        _record_block(call, kept, given, found)
+        _record_block(call, kept, _given(call, block, spikes, kept, losses, targets, normalisers), results[i])
 
     def watch(i, step, y, kept):
         if (neuron := step.neuron_kept(kept)) is not None:
@@ -41,6 +47,39 @@ def record_backward(call: HostCall, losses: list, targets: list, normalisers: li
 
     call.each_block(collect, watch=watch)
     return joined(results)
+
+
+def passed(call: HostCall, losses: list, targets: list, normalisers: list) -> dict[str, Passed]:
+    """A call without rules, and what ``record_backward`` takes -> by layer, nested ones too, what comes to it both ways."""
+    found: list[dict] = [{} for _ in call.blocks]
+    latest = [call.x[:, block] for block in call.blocks]
+
+    def watch(i, step, y, kept):
+        for layer in step.layers:
+            found[i][layer.name] = latest[i]
+        latest[i] = y
+
+    def collect(i, block, y, kept):
+        dy = call.program.gradient(_given(call, block, y, kept, losses, targets, normalisers))
+        for step, packed, keep in reversed(list(zip(call.steps, call.packed, kept, strict=True))):
+            for layer in step.layers:
+                given = dy if isinstance(dy, Given) else (dy,)
+                found[i][layer.name] = (found[i][layer.name], *given)
+            dy = step.backward(call.ops, packed, dy, keep, step.gradients(), True)
+
+    call.each_block(collect, watch=watch)
+    return {name: Passed(*(_batch([part[name][k] for part in found]) for k in range(len(found[0][name])))) for name in found[0]}
+
+
+def _batch(parts: list) -> np.ndarray | None:
+    return None if parts[0] is None else channel_first(np.concatenate(parts, axis=1))
+
+
+def _given(call: HostCall, block, y, kept, losses, targets, normalisers) -> list[Given]:
+    """-> the gradients of each head's output of one block."""
+    outputs = (call.shown(head, y, kept) for head, _ in enumerate(losses))
+    parts = zip(losses, outputs, targets, normalisers, strict=True)
+    return [Given(*loss.gradients(*output, target[block], normaliser)[1:]) for loss, output, target, normaliser in parts]
 
 
 def _record_block(call: HostCall, kept: list, given, found: dict[str, dict[str, np.ndarray]]) -> None:

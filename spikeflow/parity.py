@@ -23,7 +23,10 @@ from typing import Any
 import numpy as np
 
 from . import backends as tables
+from . import inspection
+from .engine.lower import unnested
 from .layers import Layer, Neuron, Parameter
+from .layers.containers import Container, leaves
 from .layers.normalization import BatchNorm
 from .losses import Loss
 from .network import Sequential
@@ -231,7 +234,7 @@ def parity(
     ValueError, RuntimeError
         An unknown backend, or one that cannot run here.
     """
-    if not isinstance(loss_fn, Loss):
+    if not isinstance(loss_fn, (Loss, tuple, list)):
         raise TypeError(f"loss_fn must be a loss of spikeflow.losses, got {loss_fn!r}")
     net = net if isinstance(net, Sequential) else Sequential(*(layer.unused_copy() for layer in net), backend="reference")
     found, left_out = available(net.dtype) if backends is None else (list(backends), {})
@@ -247,7 +250,7 @@ def parity(
         for place, piece in enumerate(pieces):
             exact = dyadic and not any(divides[: place + 1]), dyadic and not any(divides)
             compared = _compare(piece, name, whole["reference"], whole[name], *exact)
-            layers.append(compared[0])
+            layers += compared[0]
             gradients += compared[1]
     return Report(layers, gradients, {name: run.loss for name, run in whole.items()}, left_out)
 
@@ -256,7 +259,7 @@ def _rescaled(net: Sequential, images, num_steps) -> dict[str, np.ndarray]:
     """-> the parameters, those in front of each layer of neurons scaled until it fires."""
     copy = _copy(net, net.layers, net.state_dict(), "reference")
     scaled: list[Parameter] = []
-    for layer in copy.layers:
+    for layer in leaves(copy.layers):
         own = [layer.params[key] for key in ("weight", "bias") if key in layer.params]
         scaled = own or scaled
         if not isinstance(layer, Neuron):
@@ -276,13 +279,28 @@ def _rounded(array: np.ndarray) -> np.ndarray:
 
 
 def _copy(net: Sequential, layers: Sequence[Layer], state: dict[str, np.ndarray], backend: str) -> Sequential:
-    """-> a network of copies of ``layers``, with their parameters of ``state``, which has their places' names."""
+    """-> a network of copies of ``layers``, with their parameters of ``state``, which has their names."""
     options = {"seed": net.seed, "dtype": net.dtype, "events": net.events, "backend": backend}
     copy = Sequential(*(layer.unused_copy() for layer in layers), **options)
-    own = {layer.name: str(place) for place, layer in enumerate(layers)}
-    split = [(name.partition("."), value) for name, value in state.items()]
-    copy.load_state_dict({f"{own[place]}.{key}": value for (place, _, key), value in split if place in own})
+    for own, other in _pairs(layers, copy):
+        for key, parameter in other.params.items():
+            parameter.value = state[f"{own.name}.{key}"]
     return copy.train(net.training)
+
+
+def _pairs(layers: Sequence[Layer], copy: Sequential) -> list[tuple[Layer, Layer]]:
+    """-> (layer, its copy) of all that hold no others."""
+    return list(zip(leaves(layers), leaves(copy.layers), strict=True))
+
+
+def _gradients(layers: Sequence[Layer], copy: Sequential) -> dict[str, np.ndarray]:
+    """-> the copy's gradients under the names of the layers that were copied."""
+    return {
+        f"{own.name}.{key}": np.array(parameter.grad)
+        for own, other in _pairs(layers, copy)
+        for key, parameter in other.params.items()
+        if parameter.trainable
+    }
 
 
 class _Whole:
@@ -290,14 +308,17 @@ class _Whole:
 
     def __init__(self, net, state, images, labels, loss_fn, num_steps, backend: str):
         copy = _copy(net, net.layers, state, backend)
-        self.trace = copy.record(images, num_steps)
+        trace, self.trace = copy.record(images, num_steps), {}
+        for own, other in _pairs(net.layers, copy):
+            if other.name in trace:
+                self.trace[own.name] = trace[other.name]
         self.loss, _ = copy.loss_and_grad(images, labels, loss_fn, num_steps)
-        self.gradients = {parameter.name: np.array(parameter.grad) for parameter in copy.parameters()}
+        self.gradients = _gradients(net.layers, copy)
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A neuron layer with what lies before it, what ``reference`` fed it with, and the gradients of its outputs there."""
+    """Layers of one branch that end with a neuron, or with the branch; what ``reference`` fed them with, both ways."""
 
     net: Sequential
     state: dict[str, np.ndarray]
@@ -307,33 +328,54 @@ class _Piece:
     dspikes: np.ndarray | None
     dmembrane: np.ndarray | None
 
-    def run(self, backend: str) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
+    @property
+    def neuron(self) -> Neuron | None:
+        """The layer of neurons at its end, if there is one."""
+        return self.layers[-1] if isinstance(self.layers[-1], Neuron) else None
+
+    def run(self, backend: str) -> tuple[dict[str, np.ndarray], np.ndarray | None, dict[str, np.ndarray]]:
         """-> the record of its neurons, the training pass's spikes, and gradients by the parameters' names in the network."""
         copy = _copy(self.net, self.layers, self.state, backend)
-        (trace,) = copy.record(self.images, self.num_steps).values()
+        trace = copy.record(self.images, self.num_steps)
         spikes, _ = copy.forward(self.images, self.num_steps)
         dinput = copy.backward(self.dspikes, self.dmembrane, input_grad=True)
-        names = {str(place): layer.name for place, layer in enumerate(self.layers)}
-        gradients = {f"{names['0']}.{INPUT}": dinput}
-        for parameter in copy.parameters():
-            place, _, key = parameter.name.partition(".")
-            gradients[f"{names[place]}.{key}"] = np.array(parameter.grad)
-        return trace, spikes, gradients
+        gradients = {f"{self.layers[0].name}.{INPUT}": dinput, **_gradients(self.layers, copy)}
+        return next(iter(trace.values()), {}), spikes, gradients
 
 
 def _pieces(net, state, images, labels, loss_fn, num_steps) -> list[_Piece]:
-    """-> the network, cut behind every layer of neurons, each piece with the input and the gradients that it met in it."""
-    trace = _copy(net, net.layers, state, "reference").record(images, num_steps, backward=True, labels=labels, loss_fn=loss_fn)
-    pieces, first = [], 0
-    for place, layer in enumerate(net.layers):
-        if not isinstance(layer, Neuron):
-            continue
-        given = trace[layer.name]["dspikes"], None
-        if place == len(net.layers) - 1:
-            given = loss_fn.evaluate(trace[layer.name]["spikes"], trace[layer.name]["membrane"], labels)[1:]
-        pieces.append(_Piece(net, state, net.layers[first : place + 1], images, num_steps, *given))
-        images, num_steps, first = _as_bits(trace[layer.name]["spikes"]), None, place + 1
+    """-> the network, cut behind every layer of neurons and where branches part and meet; each piece as it was met in it."""
+    copy = _copy(net, net.layers, state, "reference")
+    call = copy._call(images, num_steps, plain=True, records=True)
+    found = inspection.passed(call, *copy._losses(call, loss_fn, labels))
+    others = {own.name: other.name for own, other in _pairs(net.layers, copy)}
+    pieces = []
+    for layers in _cut(net.layers):
+        x, last = found[others[layers[0].name]].x, found[others[layers[-1].name]]
+        given = (last.dy, last.dmembrane) if isinstance(layers[-1], Neuron) else (None, last.dy)
+        constant = num_steps is not None and len(x) == 1 and last.dy is not None
+        if constant and not isinstance(layers[-1], Neuron):  # it is shown at one step, as it ran
+            pieces.append(_Piece(net, state, layers, x[0], 1, *given))
+        else:
+            pieces.append(_Piece(net, state, layers, x[0] if constant else _as_bits(x), num_steps if constant else None, *given))
     return pieces
+
+
+def _cut(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
+    """Layers -> runs of those that hold no others, one behind the other, each up to a layer of neurons or as far as it goes.
+
+    Runs in which nothing is to be compared, neither neurons nor parameters, are left out.
+    """
+    run: list[Layer] = []
+    for layer in (*unnested(layers), None):
+        if layer is not None and not isinstance(layer, Container):
+            run.append(layer)
+        if (layer is None or isinstance(layer, (Container, Neuron))) and run:
+            if isinstance(run[-1], Neuron) or any(part.params for part in run):
+                yield run
+            run = []
+        for branch in layer.branches() if isinstance(layer, Container) else ():
+            yield from _cut(branch)
 
 
 def _as_bits(spikes: np.ndarray) -> np.ndarray:
@@ -344,17 +386,19 @@ def _as_bits(spikes: np.ndarray) -> np.ndarray:
 
 def _compare(
     piece: _Piece, backend: str, reference: _Whole, whole: _Whole, exact: bool, all_exact: bool
-) -> tuple[LayerRow, list[GradientRow]]:
+) -> tuple[list[LayerRow], list[GradientRow]]:
     """-> the rows of a piece; must it, and must all pieces, be equal to the bit?"""
     (expected, spikes, gradients), (found, own_spikes, own_gradients) = piece.run("reference"), piece.run(backend)
-    neuron = piece.layers[-1]
-    flips = max(_differing(expected["spikes"], found["spikes"]), _differing(spikes, own_spikes))
-    ours, theirs = whole.trace[neuron.name], reference.trace[neuron.name]
-    row = LayerRow(
-        backend, neuron.name, type(neuron).__name__, int((theirs["spikes"] != 0).sum()), theirs["spikes"].size,
-        _differing(theirs["spikes"], ours["spikes"]), _distance(theirs["membrane"], ours["membrane"]),
-        flips, _distance(*_before_flips(expected, found)), exact,
-    )  # fmt: skip
+    neuron, flips, rows_of_neurons = piece.neuron, 0, []
+    if neuron is not None:
+        flips = max(_differing(expected["spikes"], found["spikes"]), _differing(spikes, own_spikes))
+        ours, theirs = whole.trace[neuron.name], reference.trace[neuron.name]
+        row = LayerRow(
+            backend, neuron.name, type(neuron).__name__, int((theirs["spikes"] != 0).sum()), theirs["spikes"].size,
+            _differing(theirs["spikes"], ours["spikes"]), _distance(theirs["membrane"], ours["membrane"]),
+            flips, _distance(*_before_flips(expected, found)), exact,
+        )  # fmt: skip
+        rows_of_neurons.append(row)
     trained = [name for name in gradients if name in whole.gradients]
     alone = _relative(gradients, own_gradients, list(gradients))
     end_to_end = _relative(reference.gradients, whole.gradients, trained)
@@ -364,7 +408,7 @@ def _compare(
         )
         for name in gradients
     ]  # fmt: skip
-    return row, rows
+    return rows_of_neurons, rows
 
 
 def _differing(a: np.ndarray, b: np.ndarray) -> int:

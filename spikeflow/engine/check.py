@@ -166,6 +166,8 @@ class Checked(Step):
         added = np.abs(dy).sum(dtype=np.float64)  # what a bias adds up: between normalisations it cancels, but for rounding
         expected = super().gradients()
         for layer, part, keep in reversed(list(zip(self.layers, prepared, plain, strict=True))):
+            if isinstance(layer, BatchNorm):  # which multiplies its rounding, too, by up to 1 / sqrt(eps)
+                added *= max(1, abs(keep[1]).max())
             dy = layer.backward(ops, part, dy, keep, expected.get(layer.name, {}), True)
         trained = [(layer.name, key) for layer in self.layers for key in layer.params if layer.trains(key)]
         pairs = {f"{name}.{key}": (found[name][key], expected[name][key]) for name, key in trained}

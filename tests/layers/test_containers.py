@@ -10,6 +10,7 @@ import pytest
 import spikeflow as sf
 from spikeflow.engine.check import CheckError
 from spikeflow.layers.containers import leaves
+from spikeflow.parity import parity
 
 CONNECTS = ("add", "and", "iand", "concat")
 
@@ -361,3 +362,15 @@ def test_a_planted_rule_inside_a_branch_is_named(monkeypatch):
     x, _, T = case(nested)
     with pytest.raises(CheckError, match=r"step 1.2.body.0, made by rule planted"):
         nested().forward(x, T)
+
+
+@networks
+@pytest.mark.parametrize("dyadic", [True, False])
+def test_parity_compares_every_layer(make, dyadic):
+    x, y, T = case(make, B=5)
+    report = parity(make(), x, y, loss_of(make), T, backends=["cpu"], dyadic=dyadic)
+    assert report.passed, str(report)
+    net = make()
+    assert {row.name for row in report.layers} == {layer.name for layer in leaves(net.layers) if isinstance(layer, sf.layers.Neuron)}
+    named = {row.name for row in report.gradients}
+    assert {parameter.name for parameter in net.parameters()} <= named

@@ -27,15 +27,15 @@ def conv2d_backward(dy, x, packed, stride, padding, dweight, dbias, input_grad):
     N, H, W, C = x.shape
     x, weight = _pad(x, padding), packed
     O, C, K, _ = weight.shape
-    flat_dy = dy.reshape(-1, O)
+    long_dy = dy.reshape(-1, O).astype(np.float64)  # sums over this axis are long, and may cancel
     if dbias is not None:
-        dbias += flat_dy.sum(0, dtype=np.float64).astype(dy.dtype)  # (2)
+        dbias += long_dy.sum(0).astype(dy.dtype)  # (2)
     dx = np.zeros_like(x) if input_grad else None
     for k in range(K):
         for l in range(K):
             tap = _tap(k, l, dy.shape[1], dy.shape[2], stride)
             if dweight is not None:
-                dweight[:, :, k, l] += flat_dy.T @ x[tap].reshape(-1, C)  # (3)
+                dweight[:, :, k, l] += long_dy.T @ x[tap].reshape(-1, C)  # (3)
             if input_grad:
                 dx[tap] += dy @ weight[:, :, k, l]  # (4)
     return dx[:, padding : padding + H, padding : padding + W] if input_grad else None

@@ -21,5 +21,5 @@ def linear_backward(dy, x, packed, dweight, dbias, input_grad):
     if dbias is not None:
         dbias += dy.sum(0, dtype=np.float64).astype(dy.dtype)  # (2)
     if dweight is not None:
-        dweight += dy.T @ x  # (3)
+        dweight += dy.T.astype(np.float64) @ x  # (3)
     return dy @ packed if input_grad else None  # (4)

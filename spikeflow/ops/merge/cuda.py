@@ -49,18 +49,19 @@ def merge_iand_backward(dy, a, b):
 def merge_concat(parts):
     """Arrays (..., C) that differ in C alone -> y (..., sum of C), equation (4)."""
     *outer, _ = parts[0].shape
-    y, first = gpu.empty((*outer, sum(part.shape[-1] for part in parts))), 0
+    y, first = gpu.empty((*outer, sum(map(_channels, parts)))), 0
     for part in parts:
         _columns(part, first, y, put=True)
-        first += part.shape[-1]
+        first += _channels(part)
     return y
 
 
 def merge_split(dy, sizes):
     """dy (..., sum of C), the C -> arrays (..., C)."""
     parts, first = [], 0
+    *outer, _ = dy.shape
     for size in sizes:
-        parts.append(gpu.empty((*dy.shape[:-1], size)))
+        parts.append(gpu.empty((*outer, size)))
         _columns(parts[-1], first, dy, put=False)
         first += size
     return parts
@@ -74,9 +75,14 @@ def merge_repeat(x, num_steps):
     return y
 
 
+def _channels(x) -> int:
+    *_, C = x.shape
+    return C
+
+
 def _columns(part, first, whole, put: bool):
     """part (..., C) to, or from, the columns of whole (..., C') from ``first`` on."""
-    sizes = (np.int32(n) for n in (part.shape[-1], whole.shape[-1], first))
+    sizes = (np.int32(n) for n in (_channels(part), _channels(whole), first))
     arrays = part.reshape(part.size), whole.reshape(whole.size)
     gpu.launch(make_columns(put), gpu.size(part.size), gpu.THREADS, *arrays, *sizes)
 
