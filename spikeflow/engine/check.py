@@ -73,11 +73,14 @@ class Checked(Step):
 
     def _forward_plain(self, ops, prepared, x, run, y) -> tuple[bool, list]:
         """Run the layers on x and compare -> does no spike differ from y, and what they keep."""
-        exact, kept = self._is_exact(x), []
+        exact, kept, size = self._is_exact(x), [], 0.0
         for layer, part in zip(self.layers, prepared, strict=True):
+            before = x
             x, keep = layer.forward(ops, part, x, run)
             kept.append(keep)
-        return self._compare_outputs(dense(y, ops, self.kind.dtype), x, kept, exact), kept
+            if isinstance(layer, BatchNorm):  # scale x and shift may cancel, and leave what was rounded
+                size = max(size, abs(keep[1]).max() * abs(before).max())
+        return self._compare_outputs(dense(y, ops, self.kind.dtype), x, kept, exact, size), kept
 
     def _is_exact(self, x) -> bool:
         """Must the output be equal to the bit, since all sums are exact?"""
@@ -94,7 +97,7 @@ class Checked(Step):
             most = 1  # a neuron comes next, or a pool that changes no number
         return True
 
-    def _compare_outputs(self, found, expected, kept, exact: bool) -> bool:
+    def _compare_outputs(self, found, expected, kept, exact: bool, size: float) -> bool:
         if found.shape != expected.shape:
             raise self._error("forward", f"gives {found.shape} where they give {expected.shape}")
         differs = found != expected
@@ -105,7 +108,7 @@ class Checked(Step):
         if self.gives == BITS:
             self._excuse(differs, kept)
             return False
-        size = abs(expected).max()
+        size = max(size, abs(expected).max())
         if not abs(found - expected).max() <= BOUND * size:
             raise self._error("forward", f"numbers differ by {abs(found - expected).max():.3g}, the largest is {size:.3g}")
         return True
@@ -166,8 +169,10 @@ class Checked(Step):
         added = np.abs(dy).sum(dtype=np.float64)  # what a bias adds up: between normalisations it cancels, but for rounding
         expected = super().gradients()
         for layer, part, keep in reversed(list(zip(self.layers, prepared, plain, strict=True))):
-            if isinstance(layer, BatchNorm):  # which multiplies its rounding, too, by up to 1 / sqrt(eps)
-                added *= max(1, abs(keep[1]).max())
+            added = max(added, np.abs(dy).sum(dtype=np.float64))
+            if isinstance(layer, BatchNorm):  # which multiplies what was rounded, too: dy by its scale, x by 1 / sqrt(var + eps)
+                x, scale, _, inverse, _ = keep
+                added *= max(1, abs(scale).max()) * max(1, abs(x).max() * inverse.max())
             dy = layer.backward(ops, part, dy, keep, expected.get(layer.name, {}), True)
         trained = [(layer.name, key) for layer in self.layers for key in layer.params if layer.trains(key)]
         pairs = {f"{name}.{key}": (found[name][key], expected[name][key]) for name, key in trained}

@@ -371,6 +371,8 @@ def test_parity_compares_every_layer(make, dyadic):
     report = parity(make(), x, y, loss_of(make), T, backends=["cpu"], dyadic=dyadic)
     assert report.passed, str(report)
     net = make()
-    assert {row.name for row in report.layers} == {layer.name for layer in leaves(net.layers) if isinstance(layer, sf.layers.Neuron)}
+    assert {row.name for row in report.layers} == {
+        layer.name for layer in leaves(net.layers) if isinstance(layer, sf.layers.Neuron)
+    }
     named = {row.name for row in report.gradients}
     assert {parameter.name for parameter in net.parameters()} <= named
