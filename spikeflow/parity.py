@@ -16,7 +16,7 @@ Batch normalisation divides, and what is behind it is judged as with any weights
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 

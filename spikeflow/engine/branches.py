@@ -36,12 +36,7 @@ class Crossing:
 
 
 class BranchStep(Step):
-    """Base of the three: they cover no layer, but stand for a place in a container.
-
-    ``lasts``: a joint lies between fork and merge, so that what is put aside backward must outlive the memory of a segment.
-    """
-
-    lasts = False
+    """Base of the three: they cover no layer, but stand for a place in a container."""
 
     def __init__(self, container: Container, shapes, kind: Kind):
         super().__init__((), shapes, kind)

@@ -162,16 +162,15 @@ class Lowering:
         ends = [self.chain(*branch, NUMBERS, constant, spikes, last and apart) for branch in zip(branches, shapes, strict=True)]
         still = all(end.constant for end in ends) and not apart  # then the merged output is constant, too
         given, heads = [found[-1] for found in shapes], []
-        steps: list[Step] = [Fork(container, [shape, shape], self.kind)]
-        for k, (end, reached) in enumerate(zip(ends, given, strict=True)):
-            steps += [Turn(container, [shape, shape], self.kind)] if k else []
+        steps: list[Step] = []
+        for end, reached in zip(ends, given, strict=True):
+            steps.append((Turn if steps else Fork)(container, [shape, shape], self.kind))
             steps += self._to_numbers(end, reached, still)
             heads.append(Head(len(steps) - 1, reached, isinstance(steps[-1], NeuronStep)))
-        merged = given[0] if apart else container.merged_shape(given)
-        steps.append((Heads if apart else Merge)(container, [*given, merged], self.kind))
-        if any(step.joint for step in steps):
-            for step in steps:
-                step.lasts = True
+        steps.append((Heads if apart else Merge)(container, [*given, container.merged_shape(given)], self.kind))
+        lasts = any(step.joint for step in steps)
+        for step in steps:
+            step.lasts = step.lasts or lasts
         return End(steps, NUMBERS, still, heads if apart else [])
 
     def _through(self, layers, shape) -> list[tuple[int, ...]]:

@@ -87,6 +87,8 @@ class Step:
         The forms of its input and of its output; see ``forms``.
     joint : bool
         Does it take all blocks at once, by ``forward_batch`` and ``backward_batch``?
+    lasts : bool
+        Does a joint lie in a container around it, so that what its branches put aside must outlive the memory of a segment?
     keeps : str
         What waits for its backward pass, in words.
     """
@@ -94,6 +96,7 @@ class Step:
     rule = ""
     takes = gives = NUMBERS
     joint = False
+    lasts = False
     keeps = "nothing"
 
     def __init__(self, layers: tuple[Layer, ...], shapes: list[tuple[int, ...]], kind: Kind):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..ops.surrogate import SURROGATES
 from .base import Layer, Parameter, check_options, nearest
-from .containers import Chain, Container, Parallel, Residual
+from .containers import Container, Parallel, Residual
 from .dropout import Dropout
 from .neurons import (
     Alpha,
@@ -125,11 +125,15 @@ def check_chain(layers: Sequence[Layer], ends: bool = True) -> None:
         raise ValueError("a network must have at least one layer, got no layer at all")
     for position, layer in enumerate(layers):
         last = ends and position == len(layers) - 1
-        if isinstance(layer, Neuron) and not layer.model.fires and not last:
-            raise ValueError(f"layer {position} ({layer!r}) never fires, so that it must be the last layer")
-        if isinstance(layer, Parallel) and layer.merge is None and not last:
-            raise ValueError(f"layer {position} ({layer!r}) does not merge its branches, so that it must be the last layer")
-        if isinstance(layer, Container):
-            for branch in layer.branches():
-                if branch:
-                    check_chain(branch, last and (isinstance(layer, Chain) or layer.merge is None))
+        if not last and (reason := _reason_to_end(layer)):
+            raise ValueError(f"layer {position} ({layer!r}) {reason}, so that it must be the last layer")
+        for branch in layer.branches() if isinstance(layer, Container) else ():
+            if branch:
+                check_chain(branch, last and layer.merge is None)
+
+
+def _reason_to_end(layer: Layer) -> str:
+    """-> why no layer can come behind this one, or ""."""
+    if isinstance(layer, Neuron) and not layer.model.fires:
+        return "never fires"
+    return "does not merge its branches" if isinstance(layer, Parallel) and layer.merge is None else ""

@@ -103,7 +103,7 @@ class Container(Layer):
         return f"layer {self.name} ({self!r})" if self.name else repr(self)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(repr(layer) for _, layer in self.held())})"
+        return f"{type(self).__name__}({', '.join(in_line(layer) for _, layer in self.held())})"
 
 
 class Chain(Container):
@@ -210,8 +210,8 @@ class Residual(Container):
         return Residual(*(layer.unused_copy() for layer in self.body), shortcut=shortcut, connect=self.connect)
 
     def __repr__(self) -> str:
-        shown = [repr(layer) for layer in self.body]
-        shown += [] if self.shortcut is None else [f"shortcut={self.shortcut!r}"]
+        shown = [in_line(layer) for layer in self.body]
+        shown += [] if self.shortcut is None else [f"shortcut={in_line(self.shortcut)}"]
         return f"Residual({', '.join(shown)}, connect={self.connect!r})"
 
 
@@ -267,7 +267,7 @@ class Parallel(Container):
         return Parallel(*(branch.unused_copy() for branch in self.given), merge=self.merge)
 
     def __repr__(self) -> str:
-        return f"Parallel({', '.join(repr(branch) for branch in self.given)}, merge={self.merge!r})"
+        return f"Parallel({', '.join(map(in_line, self.given))}, merge={self.merge!r})"
 
 
 def _branch(name: str, layers: Sequence[Layer]) -> tuple[Layer, ...]:
@@ -322,6 +322,11 @@ def _place(name: str, branch: Layer) -> str:
     return name if isinstance(branch, Chain) else f"{name}.0"
 
 
+def in_line(layer: Layer) -> str:
+    """-> how a layer is shown inside another: a network by itself takes a line for each of its layers."""
+    return Container.__repr__(layer) if isinstance(layer, Chain) else repr(layer)
+
+
 def check_free(layers: Sequence[Layer]) -> None:
     """ValueError, naming the layer, unless these belong to no network and each is another one."""
     seen: set[int] = set()
@@ -329,8 +334,9 @@ def check_free(layers: Sequence[Layer]) -> None:
         parts = list(every([layer]))
         taken = not _is_free(layer) or any(id(part) in seen for part in parts) or len(set(map(id, parts))) < len(parts)
         if taken:
-            shown = Container.__repr__(layer) if isinstance(layer, Chain) else repr(layer)  # in one line
-            raise ValueError(f"layer {position} ({shown}) already belongs to a network; make a layer for each place, or a copy")
+            raise ValueError(
+                f"layer {position} ({in_line(layer)}) already belongs to a network; make a layer for each place, or a copy"
+            )
         seen |= set(map(id, parts))
 
 
