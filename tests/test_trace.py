@@ -202,3 +202,43 @@ def test_a_membrane_at_the_threshold_is_a_spike_of_spikingjelly(node_runs):
         before = np.concatenate([start, run["membrane"][:-1]]) + run["x"]  # exact
         there = before == options["v_threshold"]
         assert there.any() and run["spikes"][there].all()
+
+
+SEW = TRACES / "sew_spikingjelly.npz"
+
+
+def sew_network(kind: str, backend: str) -> sf.Sequential:
+    """The network of benchmarks/make_trace_sew.py."""
+
+    def conv(channels, size):
+        return sf.Conv2d(channels, 5, size, padding=size // 2, bias=False)
+
+    def node():
+        return sf.IFNode(surrogate_function=sf.surrogate.ATan())
+
+    if kind == "branches":
+        met, channels = sf.Parallel(sf.Sequential(conv(5, 3), node()), sf.Sequential(conv(5, 1), node())), 10
+    else:
+        met, channels = sf.Residual(conv(5, 3), node(), conv(5, 1), node(), connect=kind), 5
+    last = sf.Linear(36 * channels, 3, bias=False), node()
+    return sf.Sequential(conv(2, 3), node(), met, sf.Flatten(), *last, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("kind", ["add", "and", "iand", "branches"])
+def test_branches_meet_as_spikingjellys_do(kind, backend):
+    with np.load(SEW, allow_pickle=False) as file:
+        trace = {key.removeprefix(f"{kind}/"): value for key, value in file.items() if key.startswith(f"{kind}/")}
+    net = sew_network(kind, backend)
+    net.load_state_dict(part(trace, "weight"))
+    spikes, _ = net.forward(trace["x"])
+    assert np.array_equal(spikes, trace["spikes"])
+    rates = [record["spikes"].mean() for record in net.eval().record(trace["x"]).values()]
+    assert np.allclose(rates, trace["rates"], rtol=1e-6, atol=0)
+    net.forward(trace["x"])
+    found = {"x": net.backward(trace["dspikes"], input_grad=True)}
+    found |= {parameter.name: parameter.grad for parameter in net.parameters()}
+    expected = part(trace, "grad")
+    assert set(found) == set(expected)
+    for name, gradient in expected.items():
+        assert np.linalg.norm(found[name] - gradient) <= 1e-5 * np.linalg.norm(gradient), name
