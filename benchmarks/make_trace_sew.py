@@ -2,10 +2,10 @@
 
     python benchmarks/make_trace_sew.py     with a Python that can import torch and spikingjelly; spikeflow is not needed
 
-A SEW-ResNet block for each of its functions (ADD, AND, IAND), and a network of two branches whose channels are put together; IFNode
-everywhere, six steps, four samples. A run NAME has ``NAME/x`` (T, B, C, H, W), ``NAME/dspikes`` that went in, ``NAME/weight/...``
-under spikeflow's names, ``NAME/spikes`` (T, B, O), ``NAME/rates`` of the layers of neurons in the order in which they run, and
-``NAME/grad/...`` (of x and of the weights).
+A SEW-ResNet block for each of its functions (ADD, AND, IAND), and a network of two branches whose channels are put together;
+IFNode everywhere, six steps, four samples. A run NAME has ``NAME/x`` (T, B, C, H, W), ``NAME/dspikes`` that went in,
+``NAME/weight/...`` under spikeflow's names, ``NAME/spikes`` (T, B, O), ``NAME/rates`` of the layers of neurons in the order in
+which they run, and ``NAME/grad/...`` (of x and of the weights).
 
 Weights and inputs are multiples of 1/16, so that sums are exact in any order: spikes must be equal.
 """
