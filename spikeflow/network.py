@@ -398,11 +398,7 @@ class Sequential(Chain):
     def _losses(self, call, loss_fn, labels) -> tuple[list[Loss], list, list]:
         """-> of each head a loss, checked targets and a normaliser."""
         heads = call.program.heads
-        losses, targets = ([given] if len(heads) == 1 else given for given in (loss_fn, labels))
-        losses, targets = (
-            list(given) if isinstance(given, (tuple, list)) and len(given) == len(heads) else [given] * len(heads)
-            for given in (losses, targets)
-        )
+        losses, targets = (_for_each(len(heads), given) for given in (loss_fn, labels))
         checked = []
         for head, loss, target in zip(heads, losses, targets, strict=True):
             if not isinstance(loss, Loss):
@@ -761,6 +757,13 @@ class Sequential(Chain):
         if not np.isfinite(images).all():
             raise ValueError("images hold NaN or infinity")
         return images
+
+
+def _for_each(heads: int, given) -> list:
+    """Losses or labels, a tuple for several heads or the same for all -> a list; a list of numbers is the labels of a batch."""
+    apart = heads > 1 and isinstance(given, (tuple, list)) and len(given) == heads
+    apart = apart and all(part is None or isinstance(part, Loss) or np.ndim(part) > 0 for part in given)
+    return list(given) if apart else [given] * heads
 
 
 def _real(name: str, value) -> np.ndarray:

@@ -235,6 +235,8 @@ def test_heads_take_and_give_tuples():
     assert [None if spikes is None else spikes.shape for spikes, _ in pairs] == [(5, 9, 3), None, (5, 9, 3)]
     one = net.loss_and_grad(x, y, LOSSES, T)[0]
     assert one == net.loss_and_grad(x, (y, y, y), LOSSES, T)[0] != net.loss_and_grad(x, (y, (y + 1) % 3, y), LOSSES, T)[0]
+    few, labels = x[:3], [0, 1, 2]  # as many labels as heads
+    assert net.loss_and_grad(few, labels, LOSSES, T)[0] == net.loss_and_grad(few, 3 * (np.array(labels),), LOSSES, T)[0]
     alone = [each.evaluate(*pair, y)[0] for each, pair in zip(LOSSES, net.forward(x, T), strict=True)]
     assert one == pytest.approx(sum(alone), rel=1e-6)
     same = net.loss_and_grad(x, y, sf.losses.ce_membrane_loss(), T)[0]
