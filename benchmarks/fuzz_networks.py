@@ -286,7 +286,7 @@ def winners(net) -> dict[str, np.ndarray]:
             parts = [step.winners(kept[k]) for kept in call.kept]
             if parts[0] is None and len(step.layers) == 1 and isinstance(call.kept[0][k], tuple):
                 parts = [kept[k][0] for kept in call.kept]
-            if parts[0] is not None:
+            if isinstance(parts[0], np.ndarray):
                 found[pool.name] = np.concatenate([part.reshape(-1) for part in parts])
     return found
 
