@@ -386,13 +386,10 @@ class Sequential(Chain):
         """``loss_and_grad`` with options of ``_call``."""
         call = self._call(images, num_steps, amp=self.amp, use="step", **options)
         if callable(loss_fn) and not isinstance(loss_fn, Loss):
-            outputs = call.forward()
-            spikes, membrane = zip(*outputs, strict=True) if len(call.program.heads) > 1 else outputs
-            loss, dspikes, dmembrane = loss_fn(spikes, membrane, labels)
+            heads, public = call.program.each_head(call.forward()), call.program.public
+            loss, dspikes, dmembrane = loss_fn(*map(public, zip(*heads, strict=True)), labels)
             call.backward(dspikes, dmembrane, False)
-            return float(loss), call.program.public(
-                [m if y is None else y for y, m in (outputs if len(call.program.heads) > 1 else [outputs])]
-            )
+            return float(loss), public([membrane if spikes is None else spikes for spikes, membrane in heads])
         return call.step(*self._losses(call, loss_fn, labels))
 
     def _losses(self, call, loss_fn, labels) -> tuple[list[Loss], list, list]:

@@ -17,7 +17,6 @@ __all__ = [
     "Container",
     "Parallel",
     "Residual",
-    "leaves",
     "description",
     "ends",
     "every",
@@ -27,7 +26,6 @@ __all__ = [
 ]
 
 CONNECTS = ("add", "and", "iand", "concat")
-MISSING = object()  # an option that is not given, and may be None
 MERGES = ("concat", "add", None)
 
 
@@ -124,16 +122,9 @@ class Chain(Container):
     def branches(self):
         return [self.layers]
 
-    def merged_shape(self, shapes):
-        return shapes[0]
-
-    def spikes(self, given):
-        return chain_spikes(self.layers, given)
-
     @classmethod
     def from_options(cls, options, make):
-        (layers,) = _options(options, layers=None).values()
-        return cls(*_made(layers, make))
+        return cls(*_made(_options("layers", options)["layers"], make))
 
     def config(self):
         return {"type": "Sequential", "layers": [description(layer) for layer in self.layers]}
@@ -193,8 +184,8 @@ class Residual(Container):
 
     @classmethod
     def from_options(cls, options, make):
-        found = _options(options, body=None, shortcut=MISSING, connect="add")
-        shortcut = None if found["shortcut"] in (MISSING, None) else make(found["shortcut"])
+        found = _options("body", options, shortcut=None, connect="add")
+        shortcut = None if found["shortcut"] is None else make(found["shortcut"])
         return cls(*_made(found["body"], make), shortcut=shortcut, connect=found["connect"])
 
     def config(self):
@@ -257,7 +248,7 @@ class Parallel(Container):
 
     @classmethod
     def from_options(cls, options, make):
-        found = _options(options, branches=None, merge="concat")
+        found = _options("branches", options, merge="concat")
         return cls(*_made(found["branches"], make), merge=found["merge"])
 
     def config(self):
@@ -280,15 +271,15 @@ def _branch(name: str, layers: Sequence[Layer]) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _options(options: dict, **defaults) -> dict:
-    """-> the options with their defaults; ValueError for one that is unknown, or for one without a default that is missing."""
+def _options(held: str, options: dict, **defaults) -> dict:
+    """-> the options and the defaults of others; ValueError for one that is unknown, or without ``held``, the layers."""
+    known = (held, *defaults)
     for name in options:
-        if name not in defaults:
-            raise ValueError(f"there is no option {name!r}{nearest(name, defaults)}; its options are {', '.join(defaults)}")
-    found = {name: options.get(name, default) for name, default in defaults.items()}
-    if missing := [name for name, value in found.items() if value is None and name not in options]:
-        raise ValueError(f"{' and '.join(missing)} must be given")
-    return found
+        if name not in known:
+            raise ValueError(f"there is no option {name!r}{nearest(name, known)}; its options are {', '.join(known)}")
+    if held not in options:
+        raise ValueError(f"{held} must be given")
+    return {**defaults, **options}
 
 
 def _made(described, make: Callable[[dict], Layer]) -> list[Layer]:
